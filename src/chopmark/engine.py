@@ -1,0 +1,430 @@
+"""One function assesses an event: the only place where the parts are wired together.
+
+    append -> features as of now -> score -> policy -> record -> answer
+
+Live traffic, a backtest, an audit and a simulation are all `Engine.assess` over some log.
+What is durable, and when an answer may leave, is the log's affair: `assess` stages the
+event and its decision as one group, and whoever answers a client waits for `log.sync` first.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter_ns
+
+import msgspec
+import numpy as np
+
+from chopmark.decisions.decision import Decision, Reason, decision_id
+from chopmark.decisions.policy import Policy, Value, score_reasons
+from chopmark.errors import (
+    ArtifactError,
+    InvalidEvent,
+    LogUnavailable,
+    PolicyError,
+    SchemaError,
+    SnapshotError,
+    did_you_mean,
+)
+from chopmark.events.event import Event
+from chopmark.events.log import EventLog
+from chopmark.events.personal import Vault
+from chopmark.events.schema import type_name
+from chopmark.features.catalog import Catalog
+from chopmark.features.columns import from_events, known_instant
+from chopmark.features.fold import Fold, Snapshot
+from chopmark.models.model import Scorer
+from chopmark.times import moment
+
+logger = logging.getLogger(__name__)
+
+SNAPSHOT_FILE = "state.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What someone declares to run chopmark: the events, the features and the policy.
+
+    Attributes
+    ----------
+    catalog : Catalog
+        With its schema, which has `Decision` among its event types.
+    policy : Policy
+    """
+
+    catalog: Catalog
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        if self.catalog.schema.types.get("decision") is not Decision:
+            raise SchemaError(
+                "the schema of an application needs the event type `Decision`; add "
+                "`chopmark.Decision` to its event types"
+            )
+        if self.policy.spent not in self.catalog.names:
+            raise PolicyError(
+                f"the policy reads feature `{self.policy.spent}`, which the catalog lacks"
+                + did_you_mean(self.policy.spent, self.catalog.names)
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """The answer to one event.
+
+    Attributes
+    ----------
+    decision : Decision
+    body : bytes
+        Its JSON text, as it stands in the log.
+    offset : int
+        Of the decision; durable once ``log.sync`` has returned this offset or a later one.
+    repeated : bool
+        Whether the event was known already and this is the answer of then.
+    """
+
+    decision: Decision
+    body: bytes
+    offset: int
+    repeated: bool = False
+
+
+class Engine:
+    """Assesses events over a log.
+
+    Parameters
+    ----------
+    application : Application
+    log : EventLog
+    vault : Vault
+        Makes tokens of personal identifiers before anything else sees them.
+    scorer : Scorer, optional
+        Without one, or if it fails, the policy's default limit holds and says so.
+    trust_known_at : bool
+        Whether events may say themselves when they were known, as history does. Live
+        traffic may not: the log's clock says so.
+
+    Notes
+    -----
+    One thread at a time. After `LogUnavailable` the state may be ahead of the log; nothing
+    is assessed until `recover` has rebuilt it.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        log: EventLog,
+        vault: Vault,
+        scorer: Scorer | None = None,
+        trust_known_at: bool = False,
+    ) -> None:
+        self.application = application
+        self.catalog: Catalog = application.catalog
+        self.schema = application.catalog.schema
+        self.policy: Policy = application.policy
+        self.log = log
+        self.vault = vault
+        self.trust_known_at = trust_known_at
+        self.scorer: Scorer | None = None
+        self.fold = self._empty_fold()
+        self.offset = 0
+        self._in_step = False
+        self._places: list[int] = []
+        self._spent_place = self.catalog.names.index(self.policy.spent)
+        self._policy_hash = self.policy.hash
+        self._learns_from_decisions = any(
+            "decision" in getattr(part, "events", ())
+            for feature in self.catalog.features
+            for part in (feature, *getattr(feature, "parts", ()))
+        )
+        if scorer is not None:
+            self.use(scorer)
+
+    def use(self, scorer: Scorer | None) -> None:
+        """Score with this model from now on; None: with none.
+
+        Raises
+        ------
+        ArtifactError
+            If it was trained on features that this catalog lacks or computes differently.
+        """
+        if scorer is None:
+            self.scorer, self._places = None, []
+            return
+        for name in scorer.reads:
+            if name not in self.catalog.names:
+                raise ArtifactError(
+                    f"the model reads feature `{name}`, which the catalog lacks"
+                    + did_you_mean(name, self.catalog.names)
+                    + "; train it again or serve the catalog that it was trained with"
+                )
+            if scorer.feature_hashes.get(name) != self.catalog.hashes[name]:
+                raise ArtifactError(
+                    f"the model was trained with another definition of feature `{name}`; train "
+                    "it again or serve the catalog that it was trained with"
+                )
+        self._places = [self.catalog.names.index(name) for name in scorer.reads]
+        self.scorer = scorer
+
+    def assess(self, event: Event) -> Assessment:
+        """The decision about an event; the event and it are then staged in the log.
+
+        A repeated id gets the recorded answer, and changes nothing.
+
+        Raises
+        ------
+        InvalidEvent
+            If the event names no user, is a decision itself, says when it was known, or is
+            in the log without a decision.
+        LogUnavailable
+            If the log takes nothing now, or the state awaits `recover`.
+        """
+        started = perf_counter_ns()
+        repeated = self._recorded(event)
+        if repeated is not None:
+            return repeated
+        user = getattr(event, "user", None)
+        if user is None:
+            raise InvalidEvent(
+                f"expected a `user` to decide about, event type `{type_name(event)}` of "
+                f"`{event.id}` has none; ingest it without a decision - at `$.user`"
+            )
+        event = self._admit(event)
+        self._in_step = True
+        values = self.fold.step(event)
+        score, reasons = self._score(values)
+        spent = values[self._spent_place]
+        verdict = self.policy.decide(
+            score,
+            event_type=type_name(event),
+            amount_usd=getattr(event, self.policy.amount, None),
+            spent_usd=spent if isinstance(spent, float) else 0.0,
+        )
+        decision = Decision(
+            id=decision_id(event.id),
+            happened_at=event.known_at or event.happened_at,
+            known_at=event.known_at,
+            about=event.id,
+            about_type=type_name(event),
+            user=user,
+            score=score,
+            limit_usd=verdict.limit_usd,
+            allowed_usd=verdict.allowed_usd,
+            action=verdict.action,
+            reasons=[*verdict.reasons, *reasons],
+            catalog=self.catalog.hash,
+            model=self.scorer.hash if self.scorer is not None else None,
+            policy=self._policy_hash,
+            values=values,
+            latency_us=(perf_counter_ns() - started) // 1000,
+        )
+        if self._learns_from_decisions:
+            self.fold.step(decision, read=False)
+        body = self.schema.encode(decision)
+        first = self.log.append_encoded([(event, self.schema.encode(event)), (decision, body)])
+        self.offset = first + 1
+        self._in_step = False
+        return Assessment(decision, body, first + 1)
+
+    def observe(self, event: Event) -> int | None:
+        """Take in an event without deciding anything; its offset, or None for a repeat.
+
+        Raises
+        ------
+        InvalidEvent
+            If the event is a decision, or says when it was known (see `trust_known_at`).
+        LogUnavailable
+            As for `assess`.
+        """
+        if self._known(event) is not None:
+            return None
+        event = self._admit(event)
+        self._in_step = True
+        self.fold.step(event, read=False)
+        self.offset = self.log.append(event)
+        self._in_step = False
+        return self.offset
+
+    def latest(self, user: str) -> Decision | None:
+        """The newest decision about a user."""
+        decision = self.log.latest("decision", user)
+        return decision if isinstance(decision, Decision) else None
+
+    def recover(self, snapshot: Path | None = None) -> int:
+        """Rebuild the state from the log, the only truth; the offset reached.
+
+        Parameters
+        ----------
+        snapshot : Path, optional
+            A snapshot to start from; if it is missing, damaged or of another catalog, the
+            state is rebuilt from the first event.
+        """
+        durable = self.log.recover()
+        fold = self._empty_fold()
+        offset = 0
+        if snapshot is not None and snapshot.exists():
+            try:
+                offset = fold.load(snapshot)
+            except SnapshotError as error:
+                logger.warning("rebuilding the state from the first event: %s", error)
+            if offset > durable:
+                logger.warning("the snapshot is ahead of the log; rebuilding the state")
+                fold, offset = self._empty_fold(), 0
+        for batch in self.log.read(after=offset):
+            events = [event for _, event in batch]
+            columns = from_events(events, self.schema, fold.codes, texts=fold.text_fields)
+            for _ in fold.replay(columns, wanted=np.zeros(len(events), dtype=np.bool_)):
+                pass
+            offset = batch[-1][0]
+        self.fold, self.offset, self._in_step = fold, offset, False
+        return offset
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the state; write it only once its offset is durable."""
+        return self.fold.freeze(offset=self.offset)
+
+    def warm(self) -> None:
+        """Compile and touch all that the first event would otherwise wait for."""
+        fold = self._empty_fold()
+        batch: list[Event] = []
+        for name in self.schema.types:
+            event = msgspec.convert(_example(self.catalog, name), self.schema.types[name])
+            fold.step(event)
+            batch.append(event)
+        columns = from_events(batch, self.schema, fold.codes, texts=fold.text_fields)
+        for _ in fold.replay(columns):
+            pass
+        if self.scorer is not None:
+            self.scorer.warm()
+
+    def recompute(self, decision: Decision) -> list[str]:
+        """Names of the fields that come out differently when a decision is made again.
+
+        From the feature values in the record, with this engine's model and policy; empty if
+        all is as recorded, bit for bit.
+        """
+        made_by = {
+            "catalog": self.catalog.hash,
+            "policy": self._policy_hash,
+            "model": self.scorer.hash if self.scorer is not None else None,
+        }
+        other = [name for name, value in made_by.items() if getattr(decision, name) != value]
+        if other:
+            return other
+        event = self.log.find(decision.about)
+        score, reasons = self._score(decision.values)
+        spent = decision.values[self._spent_place]
+        verdict = self.policy.decide(
+            score,
+            event_type=decision.about_type,
+            amount_usd=getattr(event, self.policy.amount, None),
+            spent_usd=spent if isinstance(spent, float) else 0.0,
+        )
+        again = {
+            "score": score,
+            "limit_usd": verdict.limit_usd,
+            "allowed_usd": verdict.allowed_usd,
+            "action": verdict.action,
+            "reasons": [*verdict.reasons, *reasons],
+        }
+        return [name for name, value in again.items() if getattr(decision, name) != value]
+
+    def _score(self, values: Sequence[Value]) -> tuple[float | None, list[Reason]]:
+        """Score and reasons; without a working model None, and a reason that says so."""
+        scorer = self.scorer
+        if scorer is None:
+            text = "no model is in use: the default limit holds"
+            return None, [Reason(code="no_model", text=text)]
+        read = [values[place] for place in self._places]
+        try:
+            score, contributions = scorer.explain_row(read)
+        except Exception:
+            logger.exception("the model failed on one event; the default limit holds")
+            text = "the model failed on this event: the default limit holds"
+            return None, [Reason(code="model_failed", text=text)]
+        return score, score_reasons(scorer.reads, read, contributions)
+
+    def _known(self, event: Event) -> Event | None:
+        if isinstance(event, Decision):
+            raise InvalidEvent("expected a fact, got a `decision`: these are made here")
+        if self._in_step:
+            raise LogUnavailable("an earlier event was left half done; recover the engine first")
+        return self.log.find(event.id)
+
+    def _recorded(self, event: Event) -> Assessment | None:
+        if self._known(event) is None:
+            return None
+        body = self.log.get_body(decision_id(event.id))
+        if body is None:
+            raise InvalidEvent(
+                f"event `{event.id}` was taken in earlier without a decision; expected a new "
+                "id to decide about - at `$.id`"
+            )
+        decision = self.schema.decode(body)
+        assert isinstance(decision, Decision)
+        return Assessment(decision, body, self.offset, repeated=True)
+
+    def _admit(self, event: Event) -> Event:
+        """The event as it enters the log: tokens for identifiers, and when it was known."""
+        if event.known_at is not None and not self.trust_known_at:
+            raise InvalidEvent(
+                "expected no `known_at`: the log says when an event was known - at `$.known_at`"
+            )
+        proposed = known_instant(event) if self.trust_known_at else None
+        event = self.vault.seal(event, self.schema)
+        return msgspec.structs.replace(event, known_at=moment(self.log.known_at(proposed)))
+
+    def _empty_fold(self) -> Fold:
+        return Fold(self.catalog, key=bytes.fromhex(self.vault.token("codes", "fold")[4:]))
+
+
+def replay(engine: Engine, events: Iterable[Event], *, decide: frozenset[str]) -> list[Decision]:
+    """Assess the events of some types and observe the others, as live traffic would.
+
+    Parameters
+    ----------
+    engine : Engine
+        With ``trust_known_at``.
+    decide : set of str
+        Event types to decide about.
+    """
+    decisions = []
+    for position, event in enumerate(events):
+        if type_name(event) in decide:
+            decisions.append(engine.assess(event).decision)
+        else:
+            engine.observe(event)
+        if position % 1000 == 999:
+            engine.log.sync()
+    engine.log.sync()
+    return decisions
+
+
+def _example(catalog: Catalog, name: str) -> dict[str, object]:
+    """Any valid event of a type."""
+    event_type = catalog.schema.types[name]
+    example: dict[str, object] = {"type": name}
+    for part in msgspec.structs.fields(event_type):
+        if part.required:
+            example[part.encode_name] = _example_value(msgspec.inspect.type_info(part.type))
+    return example
+
+
+def _example_value(wanted: msgspec.inspect.Type) -> object:
+    if isinstance(wanted, msgspec.inspect.Metadata):
+        return _example_value(wanted.type)
+    if isinstance(wanted, msgspec.inspect.LiteralType):
+        return wanted.values[0]
+    if isinstance(wanted, msgspec.inspect.UnionType):
+        return None if wanted.includes_none else _example_value(wanted.types[0])
+    examples: dict[type, object] = {
+        msgspec.inspect.StrType: "example",
+        msgspec.inspect.IntType: 1,
+        msgspec.inspect.FloatType: 1.0,
+        msgspec.inspect.BoolType: True,
+        msgspec.inspect.DateTimeType: "1970-01-02T00:00:00Z",
+        msgspec.inspect.ListType: [],
+    }
+    return examples[type(wanted)]

@@ -1,0 +1,270 @@
+"""The catalog: all features of an application, checked, hashed and compiled together.
+
+A feature's hash covers its declaration, the declarations of the fields that it reads and
+the hashes of the features that it reads. A trained model keeps the hashes of its columns,
+and serving refuses a catalog that would compute something else under the same name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+from chopmark.errors import FeatureError, InvalidExpression, did_you_mean
+from chopmark.events.schema import Schema
+from chopmark.expressions import Codes, Expression, Kind, Program, compile_program, parse
+from chopmark.features.aggregate import Aggregate, LabelRate
+from chopmark.features.derived import Derived, Similarity
+from chopmark.features.feature import EVERYONE, Feature
+from chopmark.features.lookup import Lookup
+from chopmark.features.plan import Plan, PlanBuilder, check_fields
+
+AnyFeature = Aggregate | Lookup | LabelRate | Derived | Similarity
+
+TIMES = ("as_of", "happened_at")
+"""Columns before those of the fields; expressions may read them as times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One column that the catalog gives.
+
+    Attributes
+    ----------
+    row : int
+        Its row in the matrix of columns.
+    kind : {"number", "boolean", "text", "time"}
+        Booleans are given as 0 and 1, times as microseconds, texts as texts.
+    text_field : str or None
+        For a text taken from the event at hand: its field.
+    """
+
+    name: str
+    row: int
+    kind: Kind
+    text_field: str | None = None
+
+
+class Catalog:
+    """The features of an application.
+
+    Parameters
+    ----------
+    schema : Schema
+        Whose events they read.
+    features : Feature
+        In any order; `FeatureError` if one is declared twice, reads what does not exist, or
+        reads itself in a circle.
+
+    Attributes
+    ----------
+    outputs : tuple of Output
+        One for each declared feature, in the order of declaration; texts that are personal
+        data (a name, an address) are none, and can only be compared by `Similarity`.
+    hashes : dict of str to str
+        Of each output.
+    hash : str
+        Of all together.
+    """
+
+    def __init__(self, schema: Schema, *features: AnyFeature) -> None:
+        self.schema = schema
+        self.features = features
+        self.num_fields = len(schema.fields)
+        self.row_of: dict[str, int] = {name: row for row, name in enumerate(TIMES)}
+        self.kinds: dict[str, Kind] = dict.fromkeys(TIMES, "time")
+        for name, field in schema.fields.items():
+            self.row_of[name] = len(self.row_of)
+            self.kinds[name] = field.kind
+        self.entity_rows = {
+            name: row
+            for row, name in enumerate(
+                name for name, field in schema.fields.items() if field.entity is not None
+            )
+        }
+        self.conditions: dict[str, tuple[Expression, int]] = {}
+        self.similarities: list[tuple[Similarity, int]] = []
+        self.expressions: list[tuple[Expression, int]] = []
+        self.text_lookups: dict[int, str] = {}
+        self.num_columns = len(self.row_of)
+        self._hash_of: dict[str, str] = {}
+        self._conditions_on: dict[str, Kind] = dict(self.kinds)
+        self._stored: dict[str, int] = {}
+        self._builder = PlanBuilder(
+            schema, {name: self.row_of[name] for name in schema.fields}, self.entity_rows
+        )
+        self._add_all(features)
+        self.outputs = tuple(
+            self._output(feature) for feature in features if not self._is_personal(feature)
+        )
+        self.names = tuple(output.name for output in self.outputs)
+        self.hashes = {name: self._hash_of[name] for name in self.names}
+        self.hash = sha256(repr((schema.hash, list(self.hashes.items()))).encode()).hexdigest()
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The tables for the kernel."""
+        return self._builder.build()
+
+    def programs(self, codes: Codes) -> tuple[Program, Program]:
+        """Programs of the conditions and of the derived features, for these codes."""
+        return (
+            compile_program(list(self.conditions.values()), self.row_of, codes),
+            compile_program(self.expressions, self.row_of, codes),
+        )
+
+    def parse(self, text: str) -> Expression:
+        """The checked expression of a text over all features, hidden ones too, and fields."""
+        return parse(text, self.kinds)
+
+    def _add_all(self, features: tuple[AnyFeature, ...]) -> None:
+        derived: list[Derived] = []
+        similar: list[Similarity] = []
+        seen: set[str] = set()
+        for feature in features:
+            if feature.name in seen:
+                raise FeatureError(f"feature `{feature.name}` is declared twice; drop one of them")
+            seen.add(feature.name)
+            if isinstance(feature, Derived):
+                derived.append(feature)
+            elif isinstance(feature, Similarity):
+                similar.append(feature)
+            else:
+                self._add_stateful(feature)
+        for share in derived:
+            for part in share.parts:
+                if part.name not in self._stored:
+                    self._add_stateful(part)
+        for similarity in similar:
+            self._add_similarity(similarity)
+        self._add_derived(derived)
+
+    def _add_stateful(self, feature: Aggregate | Lookup | LabelRate) -> None:
+        check_fields(self.schema, feature)
+        row = self._new_row(feature)
+        condition = -1
+        if not isinstance(feature, Lookup) and feature.where is not None:
+            condition = self._condition(feature)
+        if isinstance(feature, Aggregate):
+            self._builder.add_aggregate(feature, row, condition)
+        elif isinstance(feature, Lookup):
+            self._builder.add_lookup(feature, row)
+        else:
+            self._builder.add_rate(feature, row, condition)
+        taken = feature.of if isinstance(feature, Lookup) else None
+        if isinstance(feature, Aggregate) and feature.op == "last":
+            taken = feature.of
+        kind: Kind = self.schema.fields[taken].kind if taken else "number"
+        if kind == "text":
+            self.text_lookups[row] = taken or ""
+        self.kinds[feature.name] = kind
+        by = feature.holder if isinstance(feature, LabelRate) else feature.by
+        fields = sorted({feature.of or "", by} & set(self.schema.fields))
+        read = [repr(self.schema.fields[name]) for name in fields]
+        self._hash_of[feature.name] = _hash(feature, read)
+
+    def _add_similarity(self, feature: Similarity) -> None:
+        for name in (feature.left, feature.right):
+            if name not in self.kinds:
+                raise FeatureError(
+                    f"feature `{feature.name}` reads `{name}`, which is neither a field nor a "
+                    "lookup" + did_you_mean(name, self.kinds)
+                )
+            if self.kinds[name] != "text":
+                raise FeatureError(
+                    f"feature `{feature.name}` wants texts, but `{name}` is a {self.kinds[name]}"
+                )
+        self.similarities.append((feature, self._new_row(feature)))
+        self.kinds[feature.name] = "number"
+        read = [self._hash_of.get(name, name) for name in (feature.left, feature.right)]
+        self._hash_of[feature.name] = _hash(feature, read)
+
+    def _add_derived(self, waiting: list[Derived]) -> None:
+        """Add derived features in an order in which each finds what it reads."""
+        labels = {feature.name for feature in waiting}
+        while waiting:
+            later: list[Derived] = []
+            for feature in waiting:
+                if feature.name in self.kinds and feature.text.strip() == feature.name:
+                    self._hash_of.setdefault(feature.name, _hash(feature, [feature.name]))
+                    continue  # a bare name: the field or feature as it is
+                if feature.name in self.kinds:
+                    raise FeatureError(
+                        f"derived feature `{feature.name}` has the name of a field or feature; "
+                        "give it another label"
+                    )
+                try:
+                    expression = parse(feature.text, self.kinds)
+                except InvalidExpression as error:
+                    reads = {name for name in labels if name in feature.text}
+                    if reads - {feature.name} - set(self.kinds):
+                        later.append(feature)
+                        continue
+                    raise FeatureError(f"derived feature `{feature.name}`: {error}") from error
+                if expression.kind == "text" and not expression.text.isidentifier():
+                    raise FeatureError(
+                        f"derived feature `{feature.name}` is a text made by an expression; "
+                        "only a bare name may give a text"
+                    )
+                self.expressions.append((expression, self._new_row(feature)))
+                self.kinds[feature.name] = expression.kind
+                read = [self._hash_of.get(name, name) for name in expression.reads]
+                self._hash_of[feature.name] = _hash(feature, read)
+            if len(later) == len(waiting):
+                circle = ", ".join(f"`{feature.name}`" for feature in later)
+                raise FeatureError(f"derived features read each other in a circle: {circle}")
+            waiting = later
+
+    def _condition(self, feature: Aggregate | LabelRate) -> int:
+        text = feature.where or ""
+        if text not in self.conditions:
+            try:
+                expression = parse(text, self._conditions_on)
+            except InvalidExpression as error:
+                raise FeatureError(f"condition of feature `{feature.name}`: {error}") from error
+            if expression.kind != "boolean":
+                raise FeatureError(
+                    f"condition of feature `{feature.name}` is a {expression.kind}; expected a "
+                    "boolean"
+                )
+            self.conditions[text] = (expression, self.num_columns)
+            self.num_columns += 1
+        return self.conditions[text][1]
+
+    def _new_row(self, feature: AnyFeature) -> int:
+        row = self.num_columns
+        if feature.name in self.schema.fields:
+            raise FeatureError(f"feature `{feature.name}` has the name of a field")
+        self.row_of[feature.name] = row
+        self._stored[feature.name] = row
+        self.num_columns += 1
+        return row
+
+    def _is_personal(self, feature: AnyFeature) -> bool:
+        row = self._output(feature).row
+        name = self.text_lookups.get(row)
+        if name is None:
+            name = next((known for known, place in self.row_of.items() if place == row), "")
+        field = self.schema.fields.get(name)
+        return field is not None and field.kind == "text" and field.personal
+
+    def _output(self, feature: AnyFeature) -> Output:
+        name = feature.name
+        source = name
+        if isinstance(feature, Derived) and feature.text.isidentifier():
+            source = feature.text  # an alias of a field or feature
+        kind = self.kinds[name]
+        text_field = source if kind == "text" and source in self.schema.fields else None
+        return Output(name, self.row_of[source], kind, text_field)
+
+
+def _hash(feature: Feature, read: list[str]) -> str:
+    return sha256(repr((feature.describe(), read)).encode()).hexdigest()
+
+
+def describe_reads(catalog: Catalog) -> Mapping[str, str]:
+    """Name and declaration of every feature, for a person to read."""
+    return {feature.name: feature.describe() for feature in catalog.features}
+
+
+__all__ = ["EVERYONE", "AnyFeature", "Catalog", "Output", "describe_reads"]

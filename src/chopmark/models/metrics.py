@@ -1,0 +1,180 @@
+"""How good scores are: ranking, calibration and money, in plain numpy.
+
+Labels are 0 (good) or 1 (bad); scores are probabilities of bad. What needs both classes
+(ROC-AUC, PR-AUC) is NaN where only one came: a month without fraud is no error, and no number
+either. No rows at all is an error. Serves A16 and A20 of the seeds' list.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from chopmark.errors import InvalidInput
+
+_SMALLEST = np.finfo(np.float64).eps
+
+
+def log_loss(target: ArrayLike, scores: ArrayLike) -> float:
+    """Mean of -log(probability given to what happened); lower is better, 0 is perfect.
+
+    Scores of exactly 0 or 1 count as 2e-16 from it. One class is fine.
+
+    Examples
+    --------
+    >>> round(log_loss([0, 1], [0.1, 0.8]), 4)
+    0.1643
+    """
+    y, p = _pair(target, scores)
+    p = np.clip(p, _SMALLEST, 1.0 - _SMALLEST)
+    return float(-np.mean(y * np.log(p) + (1.0 - y) * np.log1p(-p)))
+
+
+def brier(target: ArrayLike, scores: ArrayLike) -> float:
+    """Mean squared difference of score and label; lower is better. One class is fine."""
+    y, p = _pair(target, scores)
+    return float(np.mean((p - y) ** 2))
+
+
+def roc_auc(target: ArrayLike, scores: ArrayLike) -> float:
+    """Probability that a bad row scores above a good one, ties counting half.
+
+    NaN if there is only one class. O(n log n).
+
+    Examples
+    --------
+    >>> roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+    0.75
+    """
+    y, p = _pair(target, scores)
+    num_bad = float(y.sum())
+    num_good = len(y) - num_bad
+    if num_bad == 0 or num_good == 0:
+        return float("nan")
+    _, inverse, counts = np.unique(p, return_inverse=True, return_counts=True)
+    # Mean rank of each group of equal scores, from 1.
+    ranks = np.cumsum(counts) - (counts - 1) / 2.0
+    rank_sum = float(ranks[inverse][y == 1].sum())
+    return (rank_sum - num_bad * (num_bad + 1) / 2.0) / (num_bad * num_good)
+
+
+def pr_auc(target: ArrayLike, scores: ArrayLike) -> float:
+    """Average precision: mean over the bad rows of the precision at each one's score.
+
+    NaN if there is only one class. O(n log n).
+    """
+    y, p = _pair(target, scores)
+    if y.min() == y.max():
+        return float("nan")
+    order = np.argsort(-p, kind="stable")
+    y, p = y[order], p[order]
+    # Rows of equal score come in together: only the last of them is a threshold.
+    last = np.append(np.nonzero(np.diff(p))[0], len(p) - 1)
+    found = np.cumsum(y)[last]
+    precision = found / (last + 1.0)
+    recall = found / found[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reliability:
+    """Scores against what happened, in buckets of about equal size.
+
+    Attributes
+    ----------
+    rows
+        (b,) int64 rows in each bucket.
+    mean_score
+        (b,) float64 mean score of the bucket: what was said.
+    bad_rate
+        (b,) float64 share of bad rows in it: what happened.
+    """
+
+    rows: NDArray[np.int64]
+    mean_score: NDArray[np.float64]
+    bad_rate: NDArray[np.float64]
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Mean distance between said and happened, weighted by rows."""
+        distance = np.abs(self.mean_score - self.bad_rate)
+        return float(np.sum(self.rows * distance) / self.rows.sum())
+
+
+def reliability(target: ArrayLike, scores: ArrayLike, *, buckets: int = 10) -> Reliability:
+    """What the scores said against what happened, in up to `buckets` quantile buckets.
+
+    Equal scores stay in one bucket, so there may be fewer. One class is fine.
+    """
+    y, p = _pair(target, scores)
+    if buckets < 1:
+        raise InvalidInput(f"expected at least one bucket, got {buckets}")
+    edges = np.unique(np.quantile(p, np.linspace(0.0, 1.0, buckets + 1)[1:-1]))
+    bucket = np.searchsorted(edges, p, side="left")
+    rows = np.bincount(bucket, minlength=len(edges) + 1)
+    full = rows > 0
+    sums = np.bincount(bucket, weights=p, minlength=len(edges) + 1)
+    bads = np.bincount(bucket, weights=y, minlength=len(edges) + 1)
+    return Reliability(
+        rows=rows[full].astype(np.int64),
+        mean_score=sums[full] / rows[full],
+        bad_rate=bads[full] / rows[full],
+    )
+
+
+def calibration_error(target: ArrayLike, scores: ArrayLike, *, buckets: int = 10) -> float:
+    """Expected calibration error over quantile buckets: 0.02 is off by two points on average."""
+    return reliability(target, scores, buckets=buckets).expected_calibration_error
+
+
+def fraud_rate(losses: ArrayLike, volume: ArrayLike) -> float:
+    """Money lost per money moved: sum of losses over sum of volume, in the same currency.
+
+    Multiply by 10,000 for basis points. NaN if nothing moved.
+
+    Parameters
+    ----------
+    losses
+        (n,) lost amount of each payment, >= 0.
+    volume
+        (n,) amount of each payment, >= 0.
+
+    Examples
+    --------
+    >>> fraud_rate([0, 50, 0], [400, 50, 550])
+    0.05
+    """
+    lost, moved = np.asarray(losses, dtype=np.float64), np.asarray(volume, dtype=np.float64)
+    if lost.shape != moved.shape:
+        raise InvalidInput(
+            f"expected a loss for each payment, got {lost.size} losses and {moved.size} payments"
+        )
+    if np.any(lost < 0) or np.any(moved < 0):
+        raise InvalidInput("expected losses and volume of at least zero, got one below")
+    total = float(moved.sum())
+    return float(lost.sum()) / total if total > 0 else float("nan")
+
+
+def summary(target: ArrayLike, scores: ArrayLike) -> dict[str, float | None]:
+    """All metrics of scores by name, as JSON takes them: None where a metric is not defined."""
+    found = {
+        "log_loss": log_loss(target, scores),
+        "roc_auc": roc_auc(target, scores),
+        "pr_auc": pr_auc(target, scores),
+        "brier": brier(target, scores),
+        "calibration_error": calibration_error(target, scores),
+    }
+    return {name: None if np.isnan(value) else value for name, value in found.items()}
+
+
+def _pair(target: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    y, p = np.asarray(target, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if y.ndim != 1 or y.shape != p.shape or len(y) == 0:
+        raise InvalidInput(
+            f"expected one score for each label, at least one; got shapes {p.shape} and {y.shape}"
+        )
+    if not np.all((y == 0) | (y == 1)):
+        raise InvalidInput("expected labels 0 or 1, got others")
+    if not np.all((p >= 0) & (p <= 1)):
+        raise InvalidInput("expected scores in [0, 1], got others or NaN")
+    return y, p

@@ -1,0 +1,201 @@
+"""Logistic regression over 20 quantile buckets, the scaled number and one-hot categories.
+
+Each encoded number becomes its scaled value (clipped to the training range), one indicator per
+bucket and one for missing; each category one indicator per code. The penalty is chosen on
+held-out rows. The weights are then folded into one lookup table per column
+(`chopmark.models.Additive`), centred so that an average row has no contributions.
+Serves A4 and A8 of the seeds' list.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from chopmark.models import Additive, Encoder, Term
+from chopmark.models.metrics import log_loss
+from chopmark.models.splits import Split
+from chopmark.tabular.learned import Learned
+
+NUM_BUCKETS = 20
+_PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+def learn_linear(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    *,
+    encoder: Encoder,
+    parts: Sequence[Split],
+    refit: bool,
+    seed: int,
+) -> Learned:
+    """A linear model fitted to encoded columns (n, m) and labels (n,).
+
+    Parameters
+    ----------
+    parts
+        Splits into rows to learn from and rows to choose the penalty by.
+    refit
+        Fit once more on all rows; else on the training rows of the one part.
+    """
+    rows = np.concatenate([part.test for part in parts])
+    held_out = np.empty((len(_PENALTIES), len(rows)))
+    begin = 0
+    for part in parts:
+        design = _Design.of(x[part.train], encoder)
+        train, test = design.matrix(x[part.train]), design.matrix(x[part.test])
+        end = begin + len(part.test)
+        for number, model in enumerate(_path(train, y[part.train], _PENALTIES, seed)):
+            held_out[number, begin:end] = model.decision_function(test)
+        begin = end
+    losses = [log_loss(y[rows], 1.0 / (1.0 + np.exp(-np.clip(raw, -50, 50)))) for raw in held_out]
+    best = int(np.argmin(losses))
+    chosen = np.arange(len(y)) if refit else parts[0].train
+    design = _Design.of(x[chosen], encoder)
+    matrix = design.matrix(x[chosen])
+    *_, final = _path(matrix, y[chosen], _PENALTIES[: best + 1][-1:], seed)
+    model = design.additive(final.coef_[0], float(final.intercept_[0]), matrix)
+    return Learned(
+        family="linear",
+        arrays=model.to_arrays(),
+        held_out_rows=rows,
+        held_out_raw=held_out[best],
+        settings={"C": _PENALTIES[best], "buckets": NUM_BUCKETS},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Block:
+    """Design columns of one encoded column: [scaled, buckets, missing] or one per code."""
+
+    begin: int
+    edges: NDArray[np.float64] | None
+    num_weights: int
+    center: float = 0.0
+    scale: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+
+    @property
+    def end(self) -> int:
+        return self.begin + self.num_weights + (0 if self.edges is None else 2)
+
+
+class _Design:
+    """The sparse matrix that logistic regression sees, and the way back to terms."""
+
+    def __init__(self, blocks: list[_Block]) -> None:
+        self.blocks = blocks
+
+    @classmethod
+    def of(cls, x: NDArray[np.float64], encoder: Encoder) -> "_Design":
+        blocks: list[_Block] = []
+        for values, column in zip(x.T, encoder.encoded, strict=True):
+            begin = blocks[-1].end if blocks else 0
+            if column.num_codes:
+                blocks.append(_Block(begin=begin, edges=None, num_weights=column.num_codes))
+                continue
+            known = values[~np.isnan(values)]
+            edges = _edges(known)
+            spread = float(known.std()) if len(known) else 0.0
+            blocks.append(
+                _Block(
+                    begin=begin,
+                    edges=edges,
+                    num_weights=len(edges) + 1,
+                    center=float(known.mean()) if len(known) else 0.0,
+                    scale=1.0 / spread if spread > 0 and np.isfinite(1.0 / spread) else 0.0,
+                    low=float(known.min()) if len(known) else 0.0,
+                    high=float(known.max()) if len(known) else 0.0,
+                )
+            )
+        return cls(blocks)
+
+    def matrix(self, x: NDArray[np.float64]) -> csr_matrix:
+        """(n, d) sparse: per row and encoded column one indicator, and the scaled number."""
+        places = np.empty((len(x), 2 * len(self.blocks)), dtype=np.int32)
+        values = np.zeros((len(x), 2 * len(self.blocks)))
+        for j, block in enumerate(self.blocks):
+            column = x[:, j]
+            values[:, 2 * j] = 1.0
+            if block.edges is None:
+                places[:, 2 * j] = block.begin + column.astype(np.int32)
+                places[:, 2 * j + 1] = block.begin
+                continue
+            missing = np.isnan(column)
+            bucket = np.searchsorted(block.edges, column, side="right")
+            bucket[missing] = block.num_weights
+            places[:, 2 * j] = block.begin + 1 + bucket
+            places[:, 2 * j + 1] = block.begin
+            scaled = (np.clip(column, block.low, block.high) - block.center) * block.scale
+            values[:, 2 * j + 1] = np.where(missing, 0.0, scaled)
+        starts = np.arange(0, places.size + 1, places.shape[1])
+        shape = (len(x), self.blocks[-1].end)
+        matrix = csr_matrix((values.ravel(), places.ravel(), starts), shape=shape)
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        return matrix
+
+    def additive(
+        self, weights: NDArray[np.float64], intercept: float, matrix: csr_matrix
+    ) -> Additive:
+        """The same model as lookup tables; their means over the rows of `matrix` are bias."""
+        means = np.asarray(matrix.mean(axis=0)).ravel() * weights
+        terms = []
+        for block in self.blocks:
+            own = weights[block.begin : block.end]
+            mean = float(means[block.begin : block.end].sum())
+            intercept += mean
+            if block.edges is None:
+                terms.append(Term(weights=own - mean))
+                continue
+            terms.append(
+                Term(
+                    weights=own[1:-1] - mean,
+                    edges=block.edges,
+                    slope=float(own[0]) * block.scale,
+                    center=block.center,
+                    low=block.low,
+                    high=block.high,
+                    missing=float(own[-1]) - mean,
+                )
+            )
+        return Additive.of(terms, bias=intercept)
+
+
+def _edges(known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inner edges of up to `NUM_BUCKETS` buckets; few distinct values get one each."""
+    distinct = np.unique(known)
+    if len(distinct) <= NUM_BUCKETS:
+        return distinct[1:]
+    inner = np.linspace(0.0, 1.0, NUM_BUCKETS + 1)[1:-1]
+    edges = np.unique(np.quantile(known, inner, method="higher"))
+    # An edge at the minimum would leave an empty bucket below.
+    above: NDArray[np.float64] = edges[edges > distinct[0]]
+    return above
+
+
+def _path(
+    matrix: csr_matrix, y: NDArray[np.float64], penalties: Sequence[float], seed: int
+) -> list[LogisticRegression]:
+    """One fitted model per penalty, each begun where the last one ended."""
+    models: list[LogisticRegression] = []
+    for penalty in penalties:
+        model = LogisticRegression(C=penalty, max_iter=500, tol=1e-4, random_state=seed)
+        if models:
+            model.set_params(warm_start=True)
+            model.coef_ = models[-1].coef_.copy()
+            model.intercept_ = models[-1].intercept_.copy()
+            model.classes_ = models[-1].classes_
+        with warnings.catch_warnings():
+            # 500 steps of a convex problem are near enough to its end.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(matrix, y)
+        models.append(model)
+    return models

@@ -19,6 +19,7 @@ import numpy as np
 from chopmark.decisions.decision import Decision, Reason, decision_id
 from chopmark.decisions.policy import Policy, Value, score_reasons
 from chopmark.errors import (
+    AlreadyTaken,
     ArtifactError,
     InvalidEvent,
     LogUnavailable,
@@ -176,8 +177,8 @@ class Engine:
         Raises
         ------
         InvalidEvent
-            If the event names no user, is a decision itself, says when it was known, or is
-            in the log without a decision.
+            If the event names no user, is a decision itself, or says when it was known;
+            `AlreadyTaken` if it is in the log without a decision.
         LogUnavailable
             If the log takes nothing now, or the state awaits `recover`.
         """
@@ -185,12 +186,7 @@ class Engine:
         repeated = self._recorded(event)
         if repeated is not None:
             return repeated
-        user = getattr(event, "user", None)
-        if user is None:
-            raise InvalidEvent(
-                f"expected a `user` to decide about, event type `{type_name(event)}` of "
-                f"`{event.id}` has none; ingest it without a decision - at `$.user`"
-            )
+        user = _user_of(event)
         event = self._admit(event)
         self._in_step = True
         values = self.fold.step(event)
@@ -246,6 +242,19 @@ class Engine:
         self.offset = self.log.append(event)
         self._in_step = False
         return self.offset
+
+    def check(self, event: Event, *, decide: bool) -> None:
+        """Raise what `assess` (or else `observe`) would, and change nothing.
+
+        For who takes several events or none: what passes here fails only with the log.
+        """
+        if decide:
+            if self._recorded(event) is not None:
+                return
+            _user_of(event)
+        elif self._known(event) is not None:
+            return
+        self._admit(event)
 
     def latest(self, user: str) -> Decision | None:
         """The newest decision about a user."""
@@ -358,7 +367,7 @@ class Engine:
             return None
         body = self.log.get_body(decision_id(event.id))
         if body is None:
-            raise InvalidEvent(
+            raise AlreadyTaken(
                 f"event `{event.id}` was taken in earlier without a decision; expected a new "
                 "id to decide about - at `$.id`"
             )
@@ -400,6 +409,16 @@ def replay(engine: Engine, events: Iterable[Event], *, decide: frozenset[str]) -
             engine.log.sync()
     engine.log.sync()
     return decisions
+
+
+def _user_of(event: Event) -> str:
+    user: str | None = getattr(event, "user", None)
+    if user is None:
+        raise InvalidEvent(
+            f"expected a `user` to decide about, event type `{type_name(event)}` of "
+            f"`{event.id}` has none; ingest it without a decision - at `$.user`"
+        )
+    return user
 
 
 def _example(catalog: Catalog, name: str) -> dict[str, object]:

@@ -3,6 +3,7 @@
     ChopmarkError
     ├── InvalidInput          what came from outside cannot be used as it is
     │   ├── InvalidEvent      an event does not fit its declared type
+    │   │   └── AlreadyTaken  it was taken in earlier, so no decision can be made about it
     │   ├── InvalidTable      a table lacks a column, a row or a label that is needed
     │   └── InvalidExpression the text of an expression or a rule is wrong (caret and hint)
     ├── DeclarationError      our own code declares something that cannot be
@@ -33,6 +34,10 @@ class InvalidInput(ChopmarkError):
 
 class InvalidEvent(InvalidInput):
     """An event does not fit its declared type."""
+
+
+class AlreadyTaken(InvalidEvent):
+    """An event was taken in earlier without a decision, so none can be made about it now."""
 
 
 class InvalidTable(InvalidInput):

@@ -81,7 +81,7 @@ def test_shipped_copies_equal_their_origin(data_folder):
 def test_a_missing_set_says_what_is_expected_where(monkeypatch, tmp_path):
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
     with pytest.raises(
-        InvalidInput, match=r"put it into `tabular/taiwan_default\.parquet`.*set CHOPMARK_DATA"
+        InvalidInput, match=r"put it at `tabular/taiwan_default\.parquet`.*set CHOPMARK_DATA"
     ):
         load_table("taiwan_default")
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))

@@ -140,10 +140,10 @@ def _find(name: str, *, families: tuple[Family, ...]) -> list[Path]:
     entry = _SETS[name]
     paths = _paths(entry)
     if not paths:
+        wanted = " and ".join(f"`{part}`" for part in _relative(entry))
         raise InvalidInput(
             f"data set `{name}` does not ship with chopmark (licence: {entry.licence}); put it "
-            f"into `{_relative(entry)[0]}` of a folder of yours and set {DATA_VARIABLE} to that "
-            "folder"
+            f"at {wanted} in a folder of yours and set {DATA_VARIABLE} to that folder"
         )
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:

@@ -56,6 +56,7 @@ class OffsetIndex:
         self._tail = _Tail(0)
         self._frozen: _Tail | None = None
         self._runs: tuple[_Run, ...] = ()  # newest first
+        self.num_compactions = 0
 
     @property
     def covered(self) -> int:
@@ -116,6 +117,12 @@ class OffsetIndex:
             found += run.ids.find(key)
         return found
 
+    def is_recent(self, event_id: str) -> bool:
+        """Whether the id was added after the last compaction began."""
+        return event_id in self._tail.ids or (
+            (frozen := self._frozen) is not None and event_id in frozen.ids
+        )
+
     def of_subject(self, kind: str, subject: str) -> tuple[int, ...]:
         """Offsets that may be the newest of an event type and subject, likeliest first."""
         for tail in (self._tail, self._frozen):
@@ -140,6 +147,7 @@ class OffsetIndex:
             if self._folder is not None and not self._read_only:
                 run = run.written(self._folder)
             self._runs = (run, *older)
+            self.num_compactions += 1
             if not self._read_only:
                 self._drop_others()
         self._frozen = None

@@ -64,8 +64,7 @@ class Source:
         return f"query `{self.data.query}`" if isinstance(self.data, SqlQuery) else str(self.data)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One row of a source.
 
     Attributes

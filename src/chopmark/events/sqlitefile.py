@@ -142,7 +142,7 @@ def check_soundness(connection: sqlite3.Connection, path: Path) -> None:
         return
     result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if result != "ok":
-        raise StoreError(_damage(path, str(result)))
+        raise StoreError(_damage(path, " ".join(str(result).split())))
 
 
 def store_error(error: sqlite3.Error, path: Path) -> StoreError:

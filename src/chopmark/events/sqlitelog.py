@@ -30,6 +30,7 @@ CHECKPOINT_BYTES = 8 << 20
 """Bytes appended between two checkpoints in the background."""
 MAX_WAL_PAGES = 32_768
 """A write-ahead log of this length (128 MiB) makes the flusher wait, so that it starts over."""
+MAX_ABSENT = 20_000
 
 _TABLE = f"""
 BEGIN;
@@ -90,6 +91,8 @@ class SqliteLog:
         self._index = OffsetIndex(
             self.path.with_name(self.path.name + ".index"), read_only=read_only
         )
+        # Ids that were looked up in vain, with the state of the index: append asks again.
+        self._absent: dict[str, int] = {}
         self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="log-upkeep")
         self._compacting: Future[None] | None = None
         self._checkpointing: Future[int] | None = None
@@ -358,19 +361,24 @@ class SqliteLog:
         return micros
 
     def _is_repeat(self, event_id: str) -> bool:
-        return (
-            event_id in self._staged.by_id
-            or event_id in self._flushing.by_id
-            or bool(self._index.of_id(event_id) and self._durable_body(event_id) is not None)
-        )
+        if event_id in self._staged.by_id or event_id in self._flushing.by_id:
+            return True
+        if self._absent.pop(event_id, None) == self._index.num_compactions:
+            # Just looked up: since then it can only have come to the recent ones.
+            return self._index.is_recent(event_id)
+        return self._durable_body(event_id) is not None
 
     def _durable_body(self, event_id: str) -> bytes | None:
         if self._read_only:
             self._catch_up()
+        num_compactions = self._index.num_compactions
         for offset in self._index.of_id(event_id):
             found = self._look_up("SELECT id, body FROM events WHERE offset = ?", offset)
             if found is not None and found[0] == event_id:
                 return bytes(found[1])
+        if len(self._absent) > MAX_ABSENT:
+            self._absent.clear()
+        self._absent[event_id] = num_compactions
         return None
 
     def _id_at(self, offset: int) -> str | None:

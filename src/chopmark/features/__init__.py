@@ -12,6 +12,7 @@ from chopmark.features.derived import Derived, Similarity, share
 from chopmark.features.feature import EVERYONE, Feature
 from chopmark.features.fold import Fold
 from chopmark.features.lookup import Lookup
+from chopmark.features.table import Label, training_table
 
 __all__ = [
     "EVERYONE",
@@ -21,6 +22,7 @@ __all__ = [
     "Derived",
     "Feature",
     "Fold",
+    "Label",
     "LabelRate",
     "Lookup",
     "Similarity",
@@ -28,4 +30,5 @@ __all__ = [
     "from_events",
     "from_frame",
     "share",
+    "training_table",
 ]

@@ -51,16 +51,22 @@ class Columns:
     def chunks(self, size: int) -> Iterator["Columns"]:
         """Consecutive parts of at most ``size`` events."""
         for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            yield Columns(
-                self.types[part],
-                self.happened_at[part],
-                self.known_at[part],
-                self.values[:, part],
-                self.entities[:, part],
-                self.ids[part],
-                {name: texts[part] for name, texts in self.texts.items()},
-            )
+            yield self._part(slice(start, start + size))
+
+    def first(self, count: int) -> "Columns":
+        """The first ``count`` events."""
+        return self._part(slice(0, count))
+
+    def _part(self, part: slice) -> "Columns":
+        return Columns(
+            self.types[part],
+            self.happened_at[part],
+            self.known_at[part],
+            self.values[:, part],
+            self.entities[:, part],
+            self.ids[part],
+            {name: texts[part] for name, texts in self.texts.items()},
+        )
 
 
 def from_events(

@@ -1,0 +1,114 @@
+"""``chopmark demo``: the whole loop on simulated data, in one go."""
+
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from chopmark.cli.serve import run_service
+from chopmark.cli.show import console, number, progress, table
+from chopmark.engine import Application
+from chopmark.models import load_scorer
+from chopmark.pipelines import demo as steps
+from chopmark.pipelines.exchange import LABEL, application
+from chopmark.pipelines.folder import DataFolder
+from chopmark.pipelines.train import train
+
+
+def demo(
+    *,
+    once: Annotated[bool, Parameter(negative="")] = False,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    seed: int = 0,
+    data: Path | None = None,
+    port: int = 8080,
+) -> None:
+    """Simulate an exchange, learn from its past, live through the rest, and serve.
+
+    Parameters
+    ----------
+    once
+        End after the results instead of serving.
+    quick
+        A small simulation, for a smoke test in seconds.
+    seed
+        Of the simulation and the training.
+    data
+        Folder for the log, the model and the state: a new temporary one by default. It must
+        not hold a log yet.
+    port
+        Of the service.
+    """
+    scale = steps.QUICK if quick else steps.Scale()
+    app = application()
+    path = data if data is not None else Path(mkdtemp(prefix="chopmark-demo-"))
+    folder = DataFolder(path)
+    try:
+        _run(folder, app, scale, seed=seed)
+        if not once:
+            run_service(folder, app, port=port)
+    finally:
+        if data is None:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _run(folder: DataFolder, app: Application, scale: steps.Scale, *, seed: int) -> None:
+    with progress("simulate", scale.num_users) as done:
+        past = steps.simulated(scale, seed=seed)
+        done(scale.num_users)
+    console.print(
+        f"  {past.simulation.num_events:,} events of {scale.num_users:,} honest users and some "
+        f"fraudsters in {scale.days} days; the last {scale.live_days} are to be lived through"
+    )
+    num_past = past.num_past
+    with folder.open_log(app) as log:
+        with progress("log the past", num_past) as done:
+            steps.fill(log, folder.vault(), past.events, count=num_past, on_progress=done)
+        with progress("replay it and train", num_past) as done:
+            trained = train(app, log, label=LABEL, on_progress=done)
+        trained.model.save(folder.model)
+    console.print(
+        f"  {trained.num_rows:,} purchases old enough to have a label, {trained.num_bad:,} of bad "
+        f"users; table in {trained.table_seconds:.1f} s, model in {trained.fit_seconds:.1f} s"
+    )
+    engine = folder.open_engine(app, trust_known_at=True)
+    engine.use(load_scorer(folder.model))
+    engine.warm()
+    num_live = past.simulation.num_events - num_past
+    with progress("live through the rest", num_live) as done:
+        decisions = steps.live(engine, past.events, on_progress=done)
+    outcome = steps.judge(app, engine.log, past.simulation, decisions)
+    engine.snapshot().write(folder.snapshot)
+    engine.log.close()
+    _show(outcome)
+
+
+def _show(outcome: steps.Outcome) -> None:
+    without, with_limits = outcome.fraud_rates()
+    table(
+        f"{outcome.num_purchases:,} purchases that the model had not seen, "
+        f"{outcome.num_fraudulent:,} of them fraudulent",
+        ("", "no limits", "with limits"),
+        [
+            ("volume, USD", *(number(usd, 0) for usd in outcome.volume_usd)),
+            ("fraud losses, USD", *(number(usd, 0) for usd in outcome.losses_usd)),
+            ("fraud rate", f"{without:.2%}", f"{with_limits:.2%}"),
+            ("honest volume allowed", "100.0%", f"{outcome.honest_share:.1%}"),
+        ],
+    )
+    p50, p99 = outcome.latency_us
+    table(
+        "Scores and decisions",
+        ("", "value"),
+        [
+            *((name, number(value)) for name, value in outcome.metrics.items()),
+            ("decision, median", f"{p50:.0f} µs"),
+            ("decision, 99th percentile", f"{p99:.0f} µs"),
+            (
+                "served values that training has otherwise",
+                f"{outcome.differing_values:,} of {outcome.num_values:,}",
+            ),
+        ],
+    )

@@ -1,0 +1,211 @@
+"""Training tables: the log replayed, one row per event to learn from, with its label.
+
+A row holds the features of its event before it, exactly as serving gave or would have given
+them, and a label that was learned later. Labels are point-in-time too: a table made "as of"
+an instant knows nothing that was learned after it, and a row too young for its label to
+have come is not called good (rows C7, C8).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from chopmark.errors import FeatureError, InvalidTable
+from chopmark.events.event import Event
+from chopmark.expressions import compile_program, parse, run
+from chopmark.features.catalog import TIMES, Catalog
+from chopmark.features.columns import Columns, from_events
+from chopmark.features.fold import Fold
+from chopmark.times import Instant, duration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """How rows are labelled by later events.
+
+    Parameters
+    ----------
+    events : tuple of str
+        Event types that say "bad", such as ``("chargeback",)``.
+    by : str
+        What joins them to a row: a field of both (``"user"``: all rows of a bad user are
+        bad), or, with ``refers=True``, a field of the label that holds the row's event id.
+    refers : bool
+        See ``by``.
+    where : str, optional
+        Expression over the fields of the label event; missing counts as false.
+    matures : str
+        Age from which a row without a label counts as good, such as ``"60d"``.
+    """
+
+    events: tuple[str, ...]
+    by: str = "user"
+    refers: bool = False
+    where: str | None = None
+    matures: str = "60d"
+
+
+def training_table(
+    catalog: Catalog,
+    batches: Iterable[Sequence[Event] | Columns],
+    *,
+    rows: Sequence[str],
+    label: Label | None = None,
+    fold: Fold | None = None,
+    until: Instant | None = None,
+    immature: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> pl.DataFrame:
+    """The features, and the label, of all events of some types.
+
+    Parameters
+    ----------
+    batches : iterable of events or Columns
+        The log, in order (`EventLog.read`); columns must come from the given fold's codes.
+    rows : sequence of str
+        Event types that become rows.
+    label : Label, optional
+        Adds columns ``label`` (1 bad, 0 good, null unknown) and ``label_known_at``.
+    fold : Fold, optional
+        The state to go on from; a new one by default.
+    until : Instant, optional
+        The instant as of which the labels are known: by default the end of the log.
+    immature : bool
+        Whether to keep the rows whose label is unknown, which are left out otherwise.
+    on_progress : callable, optional
+        Called with the number of events folded so far.
+
+    Returns
+    -------
+    DataFrame
+        ``event_id``, ``as_of`` (datetime, UTC), one column per feature, and the label.
+    """
+    fold = fold or Fold(catalog)
+    schema = catalog.schema
+    for name in (*rows, *(label.events if label else ())):
+        if name not in schema.types:
+            raise FeatureError(f"the table reads event `{name}`, which the schema lacks")
+    places = [list(schema.types).index(name) for name in rows]
+    parts: list[pl.DataFrame] = []
+    labels = _Labels(label, fold) if label is not None else None
+    num_events, clock = 0, 0
+    for batch in batches:
+        columns = (
+            batch
+            if isinstance(batch, Columns)
+            else from_events(batch, schema, fold.codes, texts=fold.text_fields)
+        )
+        if len(columns) == 0:
+            continue
+        if until is not None:
+            columns = _before(columns, until)
+        wanted = np.isin(columns.types, places)
+        for replayed in fold.replay(columns, wanted=wanted):
+            if len(replayed.rows):
+                parts.append(_frame(catalog, columns, replayed.rows, replayed.values)
+                             .with_columns(pl.Series(name, texts, dtype=pl.String)
+                                           for name, texts in replayed.texts.items()))  # fmt: skip
+                if labels is not None:
+                    labels.add_rows(columns, replayed.rows)
+        if labels is not None:
+            labels.add_labels(columns)
+        num_events += len(columns)
+        if len(columns):
+            clock = int(columns.known_at[-1])
+        if on_progress is not None:
+            on_progress(num_events)
+    if not parts:
+        raise InvalidTable(
+            f"expected events of type {', '.join(f'`{name}`' for name in rows)} in the log, got "
+            f"none among {num_events} events"
+        )
+    table = pl.concat(parts)
+    if labels is None:
+        return table
+    table = table.hstack(labels.columns(until if until is not None else Instant(clock)))
+    return table if immature else table.filter(pl.col("label").is_not_null())
+
+
+class _Labels:
+    """Joins rows to what was learned about them later."""
+
+    def __init__(self, label: Label, fold: Fold) -> None:
+        schema = fold.catalog.schema
+        self.label = label
+        self.codes = fold.codes
+        self.types = [list(schema.types).index(name) for name in label.events]
+        names = list(schema.fields)
+        if label.by not in names:
+            raise FeatureError(f"the label joins by field `{label.by}`, which the schema lacks")
+        self.row = len(TIMES) + names.index(label.by)
+        self.program = None
+        if label.where is not None:
+            kinds = {name: field.kind for name, field in schema.fields.items()}
+            places = {name: len(TIMES) + place for place, name in enumerate(names)}
+            expression = parse(label.where, kinds)
+            # The result goes behind the fields, into a row of its own.
+            target = len(TIMES) + len(names)
+            self.program = compile_program([(expression, target)], places, fold.codes)
+        self.keys: list[NDArray[np.float64]] = []
+        self.times: list[NDArray[np.int64]] = []
+        self.known: dict[float, int] = {}
+
+    def add_rows(self, columns: Columns, rows: NDArray[np.int64]) -> None:
+        if self.label.refers:
+            ids = [self.codes.value(columns.ids[row]) for row in rows.tolist()]
+            self.keys.append(np.array(ids, dtype=np.float64))
+        else:
+            self.keys.append(columns.values[self.row, rows])
+        self.times.append(columns.known_at[rows])
+
+    def add_labels(self, columns: Columns) -> None:
+        places = np.flatnonzero(np.isin(columns.types, self.types))
+        if len(places) == 0:
+            return
+        values = columns.values[:, places]
+        if self.program is not None:
+            matrix = np.vstack([values, np.full((1, len(places)), np.nan)])
+            scratch = np.zeros((max(self.program.num_temporaries, 1), len(places)))
+            run(self.program.code, self.program.constants, matrix, scratch, len(places))
+            held = matrix[-1] == 1.0
+            places, values = places[held], values[:, held]
+        for key, known_at in zip(
+            values[self.row].tolist(), columns.known_at[places].tolist(), strict=True
+        ):
+            self.known.setdefault(key, known_at)
+
+    def columns(self, until: Instant) -> list[pl.Series]:
+        keys, times = np.concatenate(self.keys), np.concatenate(self.times)
+        known_at = np.array([self.known.get(key, -1) for key in keys.tolist()], dtype=np.int64)
+        ripe = times <= until - duration(self.label.matures)
+        label = pl.Series("label", np.where(known_at >= 0, 1, 0).astype(np.int8))
+        unknown = pl.Series(~ripe & (known_at < 0))
+        when = pl.Series("label_known_at", known_at).cast(pl.Datetime("us", "UTC"))
+        return [
+            pl.select(pl.when(unknown).then(None).otherwise(label).alias("label")).to_series(),
+            pl.select(pl.when(pl.Series(known_at >= 0)).then(when).alias("label_known_at"))
+            .to_series(),
+        ]  # fmt: skip
+
+
+def _frame(
+    catalog: Catalog, columns: Columns, rows: NDArray[np.int64], values: NDArray[np.float64]
+) -> pl.DataFrame:
+    data: dict[str, pl.Series] = {
+        "event_id": pl.Series([columns.ids[row] for row in rows.tolist()], dtype=pl.String)
+        if len(columns.ids)
+        else pl.Series(np.arange(len(rows)).astype(str)),
+        "as_of": pl.Series(columns.known_at[rows]).cast(pl.Datetime("us", "UTC")),
+    }
+    for output, column in zip(catalog.outputs, values, strict=True):
+        data[output.name] = pl.Series(column, nan_to_null=True)
+    return pl.DataFrame(data)
+
+
+def _before(columns: Columns, until: Instant) -> Columns:
+    """The events known by an instant."""
+    count = int(np.searchsorted(columns.known_at, until, side="right"))
+    return columns.first(count)

@@ -1,0 +1,103 @@
+"""Train: the log replayed to a table, a model fitted to its past, judged on its future."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import polars as pl
+
+from chopmark.engine import Application
+from chopmark.events import EventLog
+from chopmark.features import Label, training_table
+from chopmark.models.metrics import summary
+from chopmark.tabular import EasyML
+from chopmark.times import Instant
+
+BESIDE_FEATURES = ("event_id", "as_of", "label", "label_known_at")
+"""Columns of a training table that are no features."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A fitted model, and how it was judged.
+
+    Attributes
+    ----------
+    model : EasyML
+    num_rows, num_bad : int
+        Of the whole table.
+    metrics : dict
+        On the last part of the table in time, of a model that had not seen it.
+    table_seconds, fit_seconds : float
+        To replay the log, and to fit and judge.
+    """
+
+    model: EasyML
+    num_rows: int
+    num_bad: int
+    metrics: dict[str, float | None]
+    table_seconds: float
+    fit_seconds: float
+
+
+def train(
+    application: Application,
+    log: EventLog,
+    *,
+    label: Label,
+    rows: Sequence[str] = ("purchase",),
+    model: EasyML | None = None,
+    until: Instant | None = None,
+    test_share: float = 0.25,
+    on_progress: Callable[[int], None] | None = None,
+) -> Trained:
+    """A model fitted to all labelled rows of the log, judged out of time on the way.
+
+    Parameters
+    ----------
+    label : Label
+        What makes a row bad.
+    rows : sequence of str
+        Event types to learn from.
+    model : EasyML, optional
+        Unfitted; trees by default.
+    until : Instant, optional
+        Learn as if it were this instant.
+    test_share : float
+        Share of the rows, the last in time, on which a first fit is judged before the
+        final fit to all rows; 0 skips that.
+    """
+    catalog, hidden = application.catalog, application.policy.spent
+    started = perf_counter()
+    batches = ([event for _, event in batch] for batch in log.read())
+    table = training_table(
+        catalog, batches, rows=rows, label=label, until=until, on_progress=on_progress
+    )
+    # What the policy has allowed so far is its own doing: a model that read it would learn
+    # the policy instead of the risk.
+    table = table.drop(hidden)
+    tabulated = perf_counter()
+    metrics: dict[str, float | None] = {}
+    names = [name for name in table.columns if name not in BESIDE_FEATURES]
+    hashes = {name: catalog.hashes[name] for name in names}
+    model = model if model is not None else EasyML()
+    learnable = table.select(*names, "label")
+    if test_share > 0:
+        split = round(table.height * (1 - test_share))
+        past, future = learnable[:split], learnable[split:]
+        if _has_both(past) and _has_both(future):
+            model.fit(past, target="label")
+            metrics = summary(future["label"].to_numpy(), model.score(future))
+    model.fit(learnable, target="label", feature_hashes=hashes)
+    return Trained(
+        model=model,
+        num_rows=table.height,
+        num_bad=int(table["label"].sum()),
+        metrics=metrics,
+        table_seconds=tabulated - started,
+        fit_seconds=perf_counter() - tabulated,
+    )
+
+
+def _has_both(table: pl.DataFrame) -> bool:
+    return table["label"].n_unique() == 2

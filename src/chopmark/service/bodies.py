@@ -1,0 +1,108 @@
+"""What comes into the service: bodies of JSON, bounded before anything parses them.
+
+At most 1 MiB, whether the client says the length or sends chunks, and at most 32 levels
+deep; what is beyond is refused while it is still bytes.
+"""
+
+import asyncio
+import re
+
+import numpy as np
+
+from chopmark.service.answers import Receive, Refusal
+
+MAX_BODY_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_BATCH = 1_000
+SLOWEST_BODY_S = 10.0
+"""A body that came in part must come whole within this time."""
+
+# A string that never ends counts as one up to the end: so the search is linear.
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = np.zeros(256, dtype=np.int8)
+_STEPS[list(b"[{")] = 1
+_STEPS[list(b"]}")] = -1
+
+
+async def read_body(receive: Receive, *, length: bytes | None) -> bytes | None:
+    """The whole body, or None if the client hung up before its end.
+
+    Parameters
+    ----------
+    length : bytes, optional
+        Value of the header Content-Length.
+
+    Raises
+    ------
+    Refusal
+        413 if it is too long, said or found; 408 if it comes too slowly; 400 if it is
+        nested too deeply or empty.
+    """
+    if length is not None and (len(length) > 7 or not length.isdigit() or int(length) > MAX_BODY_BYTES):
+        raise _too_large()
+    message = await receive()
+    if message["type"] != "http.request":
+        return None
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        try:
+            async with asyncio.timeout(SLOWEST_BODY_S):
+                rest = await _read_rest(receive, body)
+        except TimeoutError:
+            raise Refusal(
+                408,
+                "timeout",
+                f"expected the whole body within {SLOWEST_BODY_S:.0f} s, got a part of it",
+                headers=((b"connection", b"close"),),
+            ) from None
+        if rest is None:
+            return None
+        body = rest
+    elif len(body) > MAX_BODY_BYTES:
+        raise _too_large()
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and depth(body) > MAX_DEPTH:
+        raise Refusal(
+            400, "too_deep", f"expected JSON of at most {MAX_DEPTH} levels, got more", place="$"
+        )
+    return body
+
+
+def depth(body: bytes) -> int:
+    """Levels of brackets in a JSON text, outside its strings.
+
+    Examples
+    --------
+    >>> depth(b'{"a": [1, "]]["]}')
+    2
+    """
+    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+    if not brackets:
+        return 0
+    steps = _STEPS[np.frombuffer(brackets, dtype=np.uint8)]
+    return int(np.cumsum(steps, dtype=np.int32).max())
+
+
+async def _read_rest(receive: Receive, start: bytes) -> bytes | None:
+    parts = bytearray(start)
+    while True:
+        if len(parts) > MAX_BODY_BYTES:
+            raise _too_large()
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts += message.get("body", b"")
+        if not message.get("more_body", False):
+            if len(parts) > MAX_BODY_BYTES:
+                raise _too_large()
+            return bytes(parts)
+
+
+def _too_large() -> Refusal:
+    # The rest is not read, so the connection cannot be used again.
+    return Refusal(
+        413,
+        "too_large",
+        f"expected a body of at most {MAX_BODY_BYTES} bytes, got more; send it in parts",
+        headers=((b"connection", b"close"),),
+    )

@@ -1,0 +1,165 @@
+"""API keys: made here, shown once, kept as hashes.
+
+A key is 256 random bits, so one keyed hash is enough to keep it (a slow hash is for
+passwords, which people can guess); it costs a request about a microsecond. The file is
+watched: a key that another process adds or revokes counts within seconds.
+"""
+
+import hmac
+import json
+import os
+import secrets
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from chopmark.errors import StoreError
+
+PREFIX = "chop_"
+LOOK_AGAIN_S = 2.0
+_FORMAT = 1
+_BEARER = b"bearer "
+
+
+class KeyRing:
+    """The keys that open the service.
+
+    Parameters
+    ----------
+    path : path
+        A JSON file of mode 0600; made with no key in it where there is none.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read or made, is damaged, or is open to others.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> ring = KeyRing(Path(tempfile.mkdtemp()) / "keys.json")
+    >>> key = ring.make("first")
+    >>> ring.admits(f"Bearer {key}".encode()), ring.admits(b"Bearer chop_wrong")
+    (True, False)
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._salt = secrets.token_bytes(32)
+        self._hashes: dict[str, bytes] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._look_again = 0.0
+        if self.path.exists():
+            self._read()
+        else:
+            self._write()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under which keys were made."""
+        return tuple(self._hashes)
+
+    def make(self, name: str) -> str:
+        """A new key, to be shown once: only its hash is kept.
+
+        Raises
+        ------
+        StoreError
+            If there is a key of this name, or the file cannot be written.
+        """
+        if self.path.exists():
+            self._read()
+        if name in self._hashes:
+            raise StoreError(f"expected a new name, got `{name}`; revoke the key of this name first")
+        key = PREFIX + secrets.token_urlsafe(32)
+        self._hashes[name] = self._hash(key.encode())
+        self._write()
+        return key
+
+    def revoke(self, name: str) -> None:
+        """Let this key open nothing any more; `StoreError` if there is none of this name."""
+        self._read()
+        if name not in self._hashes:
+            raise StoreError(f"expected the name of a key, got `{name}`; known: {self.names}")
+        del self._hashes[name]
+        self._write()
+
+    def admits(self, header: bytes | None) -> bool:
+        """Whether the value of the header ``Authorization`` carries one of the keys."""
+        now = time.monotonic()
+        if now >= self._look_again:
+            self._look_again = now + LOOK_AGAIN_S
+            self._refresh()
+        if header is None or header[:7].lower() != _BEARER:
+            return False
+        digest = self._hash(header[7:].strip())
+        # Each is compared in full, so that the time tells nothing.
+        return any([hmac.compare_digest(digest, known) for known in self._hashes.values()])
+
+    def _hash(self, key: bytes) -> bytes:
+        return hmac.digest(self._salt, key, "sha256")
+
+    def _refresh(self) -> None:
+        """Read the file if it changed; one that cannot be read opens nothing new."""
+        try:
+            found = self.path.stat()
+            if (found.st_mtime_ns, found.st_ino) != self._stamp:
+                self._read()
+        except OSError as error:
+            raise StoreError(f"expected a key file at {self.path}, got: {error.strerror}") from error
+
+    def _read(self) -> None:
+        try:
+            with self.path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                body = file.read(1 << 20)
+        except OSError as error:
+            raise StoreError(
+                f"expected a key file at {self.path}, got: {error.strerror}; "
+                "check the folder and its permissions"
+            ) from error
+        if found.st_mode & 0o027:
+            raise StoreError(
+                f"expected the key file {self.path} to be closed to others, got mode "
+                f"{stat.S_IMODE(found.st_mode):04o}; run: chmod 600 {self.path}"
+            )
+        try:
+            content = json.loads(body)
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format {content['format']!r}")
+            salt = bytes.fromhex(content["salt"])
+            hashes = {name: bytes.fromhex(text) for name, text in content["keys"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"expected API keys in {self.path}, got a damaged file ({error}); delete it, "
+                "and a new key is made at the next start"
+            ) from error
+        self._salt, self._hashes = salt, hashes
+        self._stamp = (found.st_mtime_ns, found.st_ino)
+
+    def _write(self) -> None:
+        keys: Mapping[str, str] = {name: digest.hex() for name, digest in self._hashes.items()}
+        content = {"format": _FORMAT, "salt": self._salt.hex(), "keys": keys}
+        draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(content, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self.path)
+            found = self.path.stat()
+        except OSError as error:
+            raise StoreError(
+                f"expected to write the key file {self.path}, got: {error.strerror}; "
+                "check the folder and its permissions"
+            ) from error
+        self._stamp = (found.st_mtime_ns, found.st_ino)
+
+
+def open_keys(path: str | os.PathLike[str]) -> tuple[KeyRing, str | None]:
+    """The ring of a file, and its first key if that was made just now: show it once."""
+    ring = KeyRing(path)
+    return ring, None if ring.names else ring.make("first")

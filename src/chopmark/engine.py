@@ -256,6 +256,11 @@ class Engine:
             return
         self._admit(event)
 
+    @property
+    def needs_recovery(self) -> bool:
+        """Whether a step was left half done, so that nothing is assessed until `recover`."""
+        return self._in_step
+
     def latest(self, user: str) -> Decision | None:
         """The newest decision about a user."""
         decision = self.log.latest("decision", user)

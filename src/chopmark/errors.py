@@ -14,6 +14,7 @@
     │   ├── LogUnavailable    the log cannot take or confirm an event now; retry later
     │   └── SnapshotError     a state snapshot is damaged or belongs to another catalog
     ├── ArtifactError         a model artifact is missing, damaged, foreign or mismatched
+    ├── ServiceError          the service cannot start as it was asked to
     └── MissingExtra          an optional dependency is not installed
 
 A message says what was expected, what came, where, and what to do. HTTP codes live in
@@ -78,6 +79,10 @@ class SnapshotError(StoreError):
 
 class ArtifactError(ChopmarkError):
     """A model artifact is missing, damaged, foreign or reads other features."""
+
+
+class ServiceError(ChopmarkError):
+    """The service cannot start as it was asked to: the port is taken, say."""
 
 
 class MissingExtra(ChopmarkError):

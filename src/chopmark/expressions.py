@@ -181,11 +181,14 @@ def parse(text: str, kinds: Mapping[str, Kind]) -> Expression:
         raise InvalidExpression(
             f"expected an expression of at most {MAX_LENGTH} characters, got {len(text)}"
         )
-    source = text.strip()
+    source = text.strip().replace("\r\n", "\n").replace("\r", "\n")
     try:
         tree = ast.parse(source, mode="eval").body
     except SyntaxError as error:
-        raise _complaint(source, (error.offset or 1) - 1, f"{error.msg}") from None
+        place = len(source)  # without an offset, the text ended too early
+        if error.lineno and error.offset:
+            place = min(_line_start(source, error.lineno) + error.offset - 1, place)
+        raise _complaint(source, place, error.msg) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise InvalidExpression(f"expected a readable expression, got one that is not: {error}") \
             from None  # fmt: skip
@@ -292,7 +295,7 @@ def run(code, constants, columns, temporaries, size):  # type: ignore[no-untyped
                 out[i] = a[i] / b[i] if b[i] != 0.0 else nan
         elif op == _MOD:
             for i in range(size):
-                out[i] = a[i] - math.floor(a[i] / b[i]) * b[i] if b[i] != 0.0 else nan
+                out[i] = a[i] - np.floor(a[i] / b[i]) * b[i] if b[i] != 0.0 else nan
         elif op == _EQ:
             for i in range(size):
                 missing = math.isnan(a[i]) or math.isnan(b[i])
@@ -348,7 +351,7 @@ def run(code, constants, columns, temporaries, size):  # type: ignore[no-untyped
                 out[i] = math.sqrt(a[i]) if a[i] >= 0.0 else nan
         elif op == _FLOOR:
             for i in range(size):
-                out[i] = math.floor(a[i]) if not math.isnan(a[i]) else nan
+                out[i] = np.floor(a[i])  # of math, it would be an integer, which has no NaN
         elif op == _MIN:
             for i in range(size):
                 missing = math.isnan(a[i]) or math.isnan(b[i])
@@ -359,11 +362,11 @@ def run(code, constants, columns, temporaries, size):  # type: ignore[no-untyped
                 out[i] = nan if missing else max(a[i], b[i])
         elif op == _HOUR:
             for i in range(size):
-                out[i] = math.floor(a[i] / 3.6e9) % 24.0
+                out[i] = np.floor(a[i] / 3.6e9) % 24.0
         elif op == _WEEKDAY:
             for i in range(size):
-                out[i] = (math.floor(a[i] / 8.64e10) + 3.0) % 7.0  # 1970-01-01 was a Thursday
-        if op in (_ADD, _SUB, _MUL, _DIV):
+                out[i] = (np.floor(a[i] / 8.64e10) + 3.0) % 7.0  # 1970-01-01 was a Thursday
+        if op in (_ADD, _SUB, _MUL, _DIV, _MOD):
             for i in range(size):
                 if not math.isfinite(out[i]):
                     out[i] = nan
@@ -466,7 +469,9 @@ class _Checker:
                 raise self.complain(right, "expected a list of constants after `in`")
             kind = self.kind_of(left, depth)
             for member in right.elts:
-                constant = member.operand if isinstance(member, ast.UnaryOp) else member
+                constant = member
+                if isinstance(member, ast.UnaryOp) and isinstance(member.op, ast.USub):
+                    constant = member.operand
                 if not isinstance(constant, ast.Constant) or constant.value is None:
                     raise self.complain(member, "expected a constant in the list after `in`")
                 self.expect(member, kind or "number", depth)
@@ -495,9 +500,10 @@ class _Checker:
         return first or second
 
     def complain(self, node: ast.expr, reason: str) -> InvalidExpression:
-        prefix = self.text.encode()[: node.col_offset].decode(errors="replace")
-        lines = self.text.splitlines() or [""]
-        place = sum(len(line) + 1 for line in lines[: node.lineno - 1]) + len(prefix)
+        start = _line_start(self.text, node.lineno)
+        # The parser counts in bytes of UTF-8.
+        prefix = self.text[start:].encode()[: node.col_offset].decode(errors="replace")
+        place = start + len(prefix)
         return _complaint(self.text, place, reason)
 
 
@@ -559,29 +565,32 @@ class _Writer:
     def emit_comparison(
         self, target: int, left: ast.expr, ops: list[ast.cmpop], rights: list[ast.expr]
     ) -> None:
+        before = self.in_use
+        a = self.emit(left)
         for position, (op, right) in enumerate(zip(ops, rights, strict=True)):
-            before = self.in_use
             register = target
             if position > 0:
                 self.in_use += 1
                 self.num_temporaries = max(self.num_temporaries, self.in_use)
                 register = -self.in_use
-            a = self.emit(left)
             if isinstance(op, ast.In | ast.NotIn):
                 assert isinstance(right, ast.Tuple | ast.List | ast.Set)
                 self.add(_IN, register, a, self.members(right.elts))
                 if isinstance(op, ast.NotIn):
                     self.add(_NOT, register, register)
-            elif isinstance(op, ast.Eq | ast.NotEq):
-                self.add(_EQ if isinstance(op, ast.Eq) else _NE, register, a, self.emit(right))
             else:
-                operation, swapped = _ORDER[type(op)]
+                # Emitted once, also where it stands between two operators: else nested
+                # comparisons would cost 2**depth.
                 b = self.emit(right)
-                self.add(operation, register, *((b, a) if swapped else (a, b)))
+                if isinstance(op, ast.Eq | ast.NotEq):
+                    self.add(_EQ if isinstance(op, ast.Eq) else _NE, register, a, b)
+                else:
+                    operation, swapped = _ORDER[type(op)]
+                    self.add(operation, register, *((b, a) if swapped else (a, b)))
+                a = b
             if position > 0:
                 self.add(_AND, target, target, register)
-            self.in_use = before
-            left = right
+        self.in_use = before
 
     def constant(self, node: ast.Constant) -> int:
         self.constants.append(self.value(node))
@@ -610,6 +619,11 @@ class _Writer:
 
     def add(self, op: int, target: int, a: int = 0, b: int | None = None) -> None:
         self.code.append((op, target, a, a if b is None else b))
+
+
+def _line_start(text: str, line: int) -> int:
+    """Where a line begins, counted from 1 as the parser does."""
+    return sum(len(earlier) + 1 for earlier in text.split("\n")[: line - 1])
 
 
 def _complaint(text: str, place: int, reason: str) -> InvalidExpression:

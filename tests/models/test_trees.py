@@ -70,8 +70,8 @@ def plain_walk(trees, row):
         while (node := trees.nodes[i])["feature"] >= 0:
             value, right = row[node["feature"]], True
             if node["flags"] & kernels.CATEGORICAL:
-                which = int(node["threshold"])
-                words = trees.bitsets[trees.bounds[which] : trees.bounds[which + 1]]
+                begin = int(node["threshold"])
+                words = trees.bitsets[begin : begin + (node["flags"] >> kernels.WORDS_SHIFT)]
                 left = {
                     32 * w + b for w, word in enumerate(words) for b in range(32) if word >> b & 1
                 }
@@ -91,9 +91,7 @@ def test_kernel_equals_the_plain_walk():
     trees = Trees.from_lightgbm(train(rounds=10).model_to_string())
     for row in strange_rows()[:100]:
         moves = np.zeros(NUM_COLUMNS)
-        z = kernels.trees_moves(
-            row, trees.nodes, trees.values, trees.roots, trees.bitsets, trees.bounds, moves
-        )
+        z = kernels.trees_moves(row, trees.nodes, trees.values, trees.roots, trees.bitsets, moves)
         expected_z, expected_moves = plain_walk(trees, row)
         assert z == expected_z
         assert moves == pytest.approx(expected_moves, abs=1e-12)
@@ -121,8 +119,7 @@ def test_arrays_come_back():
         ("child", lambda a: a + 10_000, "children after"),
         ("feature", lambda a: np.where(a >= 0, 99, a), "features below"),
         ("roots", lambda a: a - 1, "roots"),
-        ("bounds", lambda a: a[:-1], "bounds"),
-        ("bitsets", lambda a: a[:-1], "bounds"),
+        ("bitsets", lambda a: a[:-1], "bitsets"),
         ("values", lambda a: a[:-1], "a value for every node"),
         ("values", lambda a: np.full_like(a, np.nan), "finite"),
         ("threshold", lambda a: a[:3], "cannot be read"),

@@ -192,7 +192,7 @@ def test_what_else_is_refused(payments, tmp_path):
         EasyML(model="tree")
     with pytest.raises(InvalidInput, match="not fitted"):
         EasyML().score(payments)
-    with pytest.raises(InvalidInput, match="at least 20 rows"):
+    with pytest.raises(InvalidTable, match="at least 20 rows"):
         EasyML().fit(payments.head(10))
     with pytest.raises(InvalidTable, match="reads column `amount_usd`"):
         EasyML(model="linear").fit(payments).score(payments.drop("amount_usd"))

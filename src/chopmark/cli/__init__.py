@@ -35,6 +35,9 @@ app.command(
     name="train",
     help="Train a model on the log, judge it, and put it in use.",
 )
+app.command(
+    "chopmark.cli.backtest:backtest", name="backtest", help="Judge a recipe on real events."
+)
 app.command("chopmark.cli.serve:serve", name="serve", help="Serve assessments over HTTP.")
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 from chopmark.engine import Application
 from chopmark.errors import InvalidInput
@@ -22,14 +23,7 @@ def load_application(source: str | None) -> tuple[Application, Label]:
         from chopmark.pipelines import exchange
 
         return exchange.application(), exchange.LABEL
-    path = Path(source)
-    if path.suffix != ".py" or not path.is_file():
-        raise InvalidInput(f"expected the path of a Python file with an application, got {source}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_recipe(source)
     application = getattr(module, "application", None)
     label = getattr(module, "label", None)
     if not isinstance(application, Application) or not isinstance(label, Label):
@@ -38,3 +32,16 @@ def load_application(source: str | None) -> tuple[Application, Label]:
             f"got {type(application).__name__} and {type(label).__name__}"
         )
     return application, label
+
+
+def load_recipe(source: str) -> ModuleType:
+    """The module of a Python file."""
+    path = Path(source)
+    if path.suffix != ".py" or not path.is_file():
+        raise InvalidInput(f"expected the path of a Python file with an application, got {source}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -52,7 +52,7 @@ def ingest(
     *,
     app: str | None = None,
     event_type: str | None = None,
-    map: Annotated[dict[str, str] | None, Parameter(help="Field=column, repeated.")] = None,
+    map: Annotated[dict[str, str] | None, Parameter(help="Field by column.")] = None,
     query: str | None = None,
     rejects: Path | None = None,
 ) -> None:
@@ -69,7 +69,7 @@ def ingest(
     event_type
         Type of all events, where the source has no column `type`.
     map
-        Columns of the source by field: `--map.amount_usd=purchase_value`.
+        Fields by column of the source, where names differ: `--map.purchase_value=amount_usd`.
     query
         SQL text whose result is ingested.
     rejects

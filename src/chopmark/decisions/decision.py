@@ -12,6 +12,10 @@ import msgspec
 
 from chopmark.events.event import Carried, Entity, Event, EventId, Usd
 
+PREFIX = "decision:"
+DecisionId = Annotated[str, msgspec.Meta(min_length=1, max_length=128 + len(PREFIX))]
+"""As long as the longest id of an event with the prefix before it."""
+
 Action = Literal["allow", "reduce", "wait", "record"]
 """``allow`` the amount, ``reduce`` it to what is left of the limit, ``wait`` until some of
 the limit is free again, or only ``record``, where the event asks for no money."""
@@ -68,6 +72,7 @@ class Decision(Event):
         From the event's arrival to this record; the one field that a replay does not repeat.
     """
 
+    id: DecisionId
     about: EventId
     about_type: str
     user: Annotated[str, Entity("user")]
@@ -91,4 +96,4 @@ def decision_id(event_id: str) -> str:
     >>> decision_id("p-17")
     'decision:p-17'
     """
-    return "decision:" + event_id
+    return PREFIX + event_id

@@ -5,6 +5,7 @@ what was used of it. A policy has no state: all that it looks at is in the featu
 same inputs give the same decision today, in a backtest and in an audit.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -63,9 +64,9 @@ class Policy:
     spent: str = "decision_allowed_usd_sum_7d"
 
     def __post_init__(self) -> None:
-        if not self.default_limit_usd >= FLOOR_USD:
+        if not FLOOR_USD <= self.default_limit_usd < math.inf:
             raise PolicyError(
-                f"expected a default limit of at least {FLOOR_USD} USD a week, got "
+                f"expected a finite default limit of at least {FLOOR_USD} USD a week, got "
                 f"{self.default_limit_usd!r}"
             )
 
@@ -84,13 +85,14 @@ class Policy:
         score : float or None
             Risk in [0, 1]; None where no model can say.
         amount_usd : float or None
-            What the event asks for.
+            What the event asks for; below zero, which gives money back, counts as zero.
         spent_usd : float
             What was allowed in the last seven days.
         """
         limit = self.default_limit_usd if score is None else self.curve.limit_usd(score)
         if event_type not in self.gated or amount_usd is None:
             return Verdict(limit, 0.0, "record")
+        amount_usd = max(amount_usd, 0.0)
         left = max(round(limit - spent_usd, 2), 0.0)
         if amount_usd <= left:
             return Verdict(limit, amount_usd, "allow")

@@ -17,6 +17,7 @@ from chopmark.events.event import (
     Usd,
 )
 from chopmark.events.log import EventLog, SqliteLog
+from chopmark.events.memorylog import MemoryLog
 from chopmark.events.personal import Vault
 from chopmark.events.schema import Field, Schema, type_name
 
@@ -28,6 +29,7 @@ __all__ = [
     "EventLog",
     "Field",
     "Identifier",
+    "MemoryLog",
     "Moment",
     "Number",
     "Personal",

@@ -18,8 +18,9 @@ months later; a model may only see what was known.
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from re import sub
-from typing import Annotated, Any, dataclass_transform
+from typing import Annotated, Any, dataclass_transform, get_args, get_type_hints
 
 from msgspec import Meta, Struct, StructMeta
 
@@ -110,3 +111,27 @@ class Event(
     id: EventId
     happened_at: Moment
     known_at: Moment | None = None
+
+    def __repr__(self) -> str:
+        """All fields, save that personal ones are not shown: a repr ends up in logs."""
+        hidden = _personal_fields(type(self))
+        shown = (
+            f"{name}={'•••' if name in hidden and value is not None else repr(value)}"
+            for name in self.__struct_fields__
+            for value in [getattr(self, name)]
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@cache
+def _personal_fields(event_type: type[Event]) -> frozenset[str]:
+    hints = get_type_hints(event_type, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if _is_personal(hint))
+
+
+def _is_personal(hint: Any) -> bool:
+    marks = getattr(hint, "__metadata__", ())
+    inner = get_args(hint)
+    return any(isinstance(mark, Identifier | Personal) for mark in marks) or any(
+        _is_personal(part) for part in inner
+    )

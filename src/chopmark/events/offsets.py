@@ -54,7 +54,7 @@ class OffsetIndex:
         self._folder = folder
         self._read_only = read_only
         self._tail = _Tail(0)
-        self._frozen: _Tail | None = None
+        self._frozen: tuple[_Tail, ...] = ()  # on their way to a run, newest first
         self._runs: tuple[_Run, ...] = ()  # newest first
         self.num_compactions = 0
 
@@ -91,7 +91,7 @@ class OffsetIndex:
                 last = run.last
         self._runs = tuple(chain)
         self._tail = _Tail(last)
-        self._frozen = None
+        self._frozen = ()
         if not self._read_only:
             self._drop_others()
 
@@ -105,8 +105,8 @@ class OffsetIndex:
 
     def of_id(self, event_id: str) -> tuple[int, ...]:
         """Offsets that may have this id; surely no other has."""
-        for tail in (self._tail, self._frozen):
-            if tail is not None and event_id in tail.ids:
+        for tail in (self._tail, *self._frozen):
+            if event_id in tail.ids:
                 return (tail.ids[event_id],)
         runs = self._runs
         if not runs:
@@ -118,15 +118,13 @@ class OffsetIndex:
         return found
 
     def is_recent(self, event_id: str) -> bool:
-        """Whether the id was added after the last compaction began."""
-        return event_id in self._tail.ids or (
-            (frozen := self._frozen) is not None and event_id in frozen.ids
-        )
+        """Whether the id is in memory, that is, was added since the last compaction began."""
+        return any(event_id in tail.ids for tail in (self._tail, *self._frozen))
 
     def of_subject(self, kind: str, subject: str) -> tuple[int, ...]:
         """Offsets that may be the newest of an event type and subject, likeliest first."""
-        for tail in (self._tail, self._frozen):
-            if tail is not None and (kind, subject) in tail.newest:
+        for tail in (self._tail, *self._frozen):
+            if (kind, subject) in tail.newest:
                 return (tail.newest[kind, subject],)
         key = _key(f"{kind}\0{subject}")
         found = _EMPTY
@@ -136,11 +134,14 @@ class OffsetIndex:
 
     def compact(self) -> None:
         """Turn the events in memory into a run, and merge runs that are not much larger."""
-        # In this order, as the look-ups read without a lock: first there, then here.
-        self._frozen = tail = self._tail
-        self._tail = _Tail(tail.last)
-        if tail.ids:
-            run = _Run.of(tail)
+        # In this order, as the look-ups read without a lock: first there, then here. What a
+        # failure (no memory) leaves frozen is still found, and taken up by the next call.
+        if self._tail.ids:
+            frozen = self._tail
+            self._frozen = (frozen, *self._frozen)
+            self._tail = _Tail(frozen.last)
+        while self._frozen:
+            run = _Run.of(self._frozen[-1])
             older = list(self._runs)
             while older and len(older[0].ids) <= 2 * len(run.ids):
                 run = _Run.merge(older.pop(0), run)
@@ -148,9 +149,9 @@ class OffsetIndex:
                 run = run.written(self._folder)
             self._runs = (run, *older)
             self.num_compactions += 1
-            if not self._read_only:
-                self._drop_others()
-        self._frozen = None
+            self._frozen = self._frozen[:-1]
+        if not self._read_only:
+            self._drop_others()
 
     def _drop_others(self) -> None:
         """Remove the files of merged and foreign runs."""

@@ -222,6 +222,8 @@ def _describe(type_name: str, field_name: str, hint: Any, marks: list[Any]) -> F
     entity = next((mark.kind for mark in marks if isinstance(mark, Entity)), None)
     if entity is not None and kind != "text":
         raise SchemaError(f"entity field `{field_name}` of event type `{type_name}` must be str")
+    if any(isinstance(mark, Identifier) for mark in marks) and kind != "text":
+        raise SchemaError(f"identifier `{field_name}` of event type `{type_name}` must be str")
     decimals = 4 if hint is float else 0
     decimals = next((mark.decimals for mark in marks if isinstance(mark, Number)), decimals)
     return Field(

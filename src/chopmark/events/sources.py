@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 import sqlalchemy
 
-from chopmark.errors import InvalidInput, MissingExtra
+from chopmark.errors import InvalidInput
 from chopmark.events.schema import Kind
 from chopmark.times import instant, moment
 
@@ -42,8 +42,8 @@ class Source:
 
     Attributes
     ----------
-    data : path or SqlQuery
-        A ``.csv``, ``.parquet``, ``.jsonl`` or ``.ndjson`` file, or a query.
+    data : path, SqlQuery or DataFrame
+        A ``.csv``, ``.parquet``, ``.jsonl`` or ``.ndjson`` file, a query, or a Polars frame.
     event_type : str, optional
         Type of all rows; without it, a column ``type`` says it row by row.
     mapping : dict of str to str or None
@@ -53,14 +53,16 @@ class Source:
         Of times that name none, such as ``"Europe/Berlin"``.
     """
 
-    data: str | os.PathLike[str] | SqlQuery
+    data: str | os.PathLike[str] | SqlQuery | pl.DataFrame
     event_type: str | None = None
     mapping: Mapping[str, str | None] = field(default_factory=dict)
     time_zone: str = "UTC"
 
     @property
     def name(self) -> str:
-        """What a message calls it: the path, or the query."""
+        """What a message calls it: the path, the query, or just a frame."""
+        if isinstance(self.data, pl.DataFrame):
+            return "the frame"
         return f"query `{self.data.query}`" if isinstance(self.data, SqlQuery) else str(self.data)
 
 
@@ -125,6 +127,9 @@ def read_rows(source: Source, kinds: Mapping[str, Kind]) -> Iterator[Row]:
     table = _Table(source, kinds, zone)
     if isinstance(source.data, SqlQuery):
         return _sorted_rows(table, _sql_rows(source.data))
+    if isinstance(source.data, pl.DataFrame):
+        names = table.names(source.data.columns)
+        return _frame_rows(table, source.data.select(list(names)).rename(names))
     path = Path(source.data)
     if not path.is_file():
         raise InvalidInput(f"expected a file at {path}, got none; check the path")
@@ -257,7 +262,10 @@ def _sql_rows(source: SqlQuery) -> Iterator[tuple[int, dict[str, Any] | str]]:
         url = sqlalchemy.make_url(source.url)
         engine = sqlalchemy.create_engine(url, hide_parameters=True)
     except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "the database driver", "postgres") from error
+        raise InvalidInput(
+            f"expected an installed driver for this database, got none; run: pip install "
+            f"{error.name}"
+        ) from error
     except sqlalchemy.exc.SQLAlchemyError:
         # From None: the error of SQLAlchemy shows the whole address.
         raise InvalidInput(
@@ -286,7 +294,7 @@ def _sql_rows(source: SqlQuery) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _sorted_rows(table: _Table, rows: Iterator[tuple[int, dict[str, Any] | str]]) -> Iterator[Row]:
-    is_json = str(table.source.data).endswith((".jsonl", ".ndjson"))
+    is_json = table.source.name.endswith((".jsonl", ".ndjson"))
     columns: list[str] = []
     if not is_json:  # JSON lines may have other columns in each line
         columns = list(dict(next(rows)[1]))  # type: ignore[arg-type]
@@ -344,7 +352,7 @@ def _micros(name: str, value: object, zone: ZoneInfo) -> int:
 
 def _time_or_number(text: str) -> datetime | Decimal | str:
     # Eight digits are a date (20240131) in ISO 8601, any other number of them an epoch.
-    if len(text) != 8 and text.replace(".", "", 1).isdecimal():
+    if len(text) != 8 and text.removeprefix("-").replace(".", "", 1).isdecimal():
         return Decimal(text)
     try:
         return datetime.fromisoformat(text)
@@ -372,6 +380,10 @@ def _parquet_rows(table: _Table, path: Path) -> Iterator[Row]:
     except (pl.exceptions.PolarsError, OSError) as error:
         first_line = str(error).partition("\n")[0]
         raise InvalidInput(f"expected a Parquet file at {path}, got: {first_line}") from error
+    yield from _frame_rows(table, frame)
+
+
+def _frame_rows(table: _Table, frame: pl.DataFrame) -> Iterator[Row]:
     frame = frame.with_row_index("__row", offset=1)
     times = [name for name in ("known_at", "happened_at") if name in frame.columns]
     for name in times:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain
@@ -238,6 +238,8 @@ class SqliteLog:
             if self._read_only or self._writer_lock is None:
                 raise LogUnavailable(f"cannot recover {self.path}: {self._refusal}")
             # Appends are refused meanwhile and never wait for the check.
+            tasks: list[Future[Any] | None] = [self._compacting, self._checkpointing]
+            wait([task for task in tasks if task is not None])
             self._open(check=True)
             return self._durable
 
@@ -411,7 +413,7 @@ class SqliteLog:
         if waiting >= RUN_EVENTS and (self._compacting is None or self._compacting.done()):
             self._compacting = self._upkeep.submit(self._index.compact)
         elif waiting >= 8 * RUN_EVENTS and self._compacting is not None:
-            self._compacting.result()  # a bulk load is faster than the index: wait for it
+            wait([self._compacting])  # a bulk load is faster than the index: wait for it
         if self._checkpointing is not None and self._checkpointing.done():
             # The write-ahead log starts over only when a checkpoint reaches its end, which
             # under steady load needs the writer to stand still for once.
@@ -426,7 +428,7 @@ class SqliteLog:
         """Checkpoint by a connection of its own, so that commits go on meanwhile."""
         try:
             connection = sqlitefile.connect(self.path, writes=True)
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
             return 0
         try:
             return _checkpoint(connection)
@@ -469,6 +471,8 @@ class SqliteLog:
             ).fetchone() or (0, None)
         except sqlite3.Error as error:
             raise sqlitefile.store_error(error, self.path) from error
+        except OSError as error:
+            raise LogUnavailable(f"expected to open {self.path}, got: {error}") from error
         self._index.load(self._id_at)
         self._catch_up()
         with self._lock:

@@ -90,6 +90,7 @@ class Catalog:
         self._hash_of: dict[str, str] = {}
         self._conditions_on: dict[str, Kind] = dict(self.kinds)
         self._stored: dict[str, int] = {}
+        self._alias_of: dict[str, str] = {}
         self._builder = PlanBuilder(
             schema, {name: self.row_of[name] for name in schema.fields}, self.entity_rows
         )
@@ -99,7 +100,9 @@ class Catalog:
         )
         self.names = tuple(output.name for output in self.outputs)
         self.hashes = {name: self._hash_of[name] for name in self.names}
-        self.hash = sha256(repr((schema.hash, list(self.hashes.items()))).encode()).hexdigest()
+        # Hidden features take part: they shape the state that a snapshot holds.
+        parts = (schema.hash, list(self._hash_of.items()), list(self.hashes.items()))
+        self.hash = sha256(repr(parts).encode()).hexdigest()
 
     @cached_property
     def plan(self) -> Plan:
@@ -201,11 +204,13 @@ class Catalog:
                         later.append(feature)
                         continue
                     raise FeatureError(f"derived feature `{feature.name}`: {error}") from error
-                if expression.kind == "text" and not expression.text.isidentifier():
+                if expression.kind == "text" and expression.text not in self.row_of:
                     raise FeatureError(
                         f"derived feature `{feature.name}` is a text made by an expression; "
                         "only a bare name may give a text"
                     )
+                if expression.text in self.row_of:
+                    self._alias_of[feature.name] = expression.text
                 self.expressions.append((expression, self._new_row(feature)))
                 self.kinds[feature.name] = expression.kind
                 read = [self._hash_of.get(name, name) for name in expression.reads]
@@ -249,10 +254,9 @@ class Catalog:
         return field is not None and field.kind == "text" and field.personal
 
     def _output(self, feature: AnyFeature) -> Output:
-        name = feature.name
-        source = name
-        if isinstance(feature, Derived) and feature.text.isidentifier():
-            source = feature.text  # an alias of a field or feature
+        name = source = feature.name
+        while source in self._alias_of:
+            source = self._alias_of[source]
         kind = self.kinds[name]
         text_field = source if kind == "text" and source in self.schema.fields else None
         return Output(name, self.row_of[source], kind, text_field)

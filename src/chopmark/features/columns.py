@@ -146,6 +146,7 @@ def from_frame(
                 f"expected a column `{name}` in the frame of events"
                 + did_you_mean(name, frame.columns)
             )
+    _check_columns(frame, schema)
     columns = _empty(schema, frame.height)
     unknown = set(frame["type"].unique().to_list()) - set(schema.types)
     if unknown:
@@ -215,6 +216,20 @@ def _encode(series: pl.Series, codes: Codes) -> tuple[NDArray[np.int64], NDArray
     known = np.zeros(len(unique) + 1, dtype=np.int64)
     known[:-1] = [codes.code(text) for text in unique]
     return places.astype(np.int64), known
+
+
+def _check_columns(frame: pl.DataFrame, schema: Schema) -> None:
+    """Raise `InvalidTable` for a column that no event type has, or a time that is missing."""
+    known = {"type", *(part for kind in schema.types.values() for part in kind.__struct_fields__)}
+    for name in frame.columns:
+        if name not in known:
+            raise InvalidTable(
+                f"expected columns that are fields of the event types, got `{name}`"
+                + did_you_mean(name, known)
+            )
+    for name in ("happened_at", "known_at"):
+        if frame[name].null_count():
+            raise InvalidTable(f"expected a time in every row of column `{name}`, got none in some")
 
 
 def _micros(series: pl.Series) -> NDArray[np.int64]:

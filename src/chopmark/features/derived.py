@@ -4,6 +4,7 @@
 ready-made one; `Similarity` compares two texts. None has a state of its own.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -13,6 +14,8 @@ from rapidfuzz.distance import JaroWinkler, Levenshtein
 from chopmark.errors import FeatureError, did_you_mean
 from chopmark.features.aggregate import Aggregate
 from chopmark.features.feature import slug
+
+_NO_LETTERS = re.compile(r"[\W_]+")
 
 Measure = Literal["jaccard", "levenshtein", "jaro_winkler"]
 
@@ -144,5 +147,4 @@ assert set(MEASURES) == set(get_args(Measure))
 
 
 def _plain(text: str) -> str:
-    kept = "".join(letter if letter.isalnum() else " " for letter in text.casefold())
-    return " ".join(kept.split())
+    return _NO_LETTERS.sub(" ", text.casefold()).strip()

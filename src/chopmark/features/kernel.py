@@ -113,7 +113,7 @@ DEAD = np.int64(-1)
 HALF = np.int64(2**20)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _mix(x):
     """splitmix64's finaliser: a bijection on 64 bits that spreads every input bit."""
     x = np.uint64(x)
@@ -122,14 +122,14 @@ def _mix(x):
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _key(first, second):
     """A 64-bit key of two words, never 0 (0 marks an empty place)."""
     key = np.int64(_mix(np.uint64(first) ^ _mix(np.uint64(second) + np.uint64(0x9E3779B97F4A7C15))))
     return key if key != 0 else np.int64(1)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def find_cell(pool, keys, places, header, kind, code, width):
     """The cell of an entity; made, all zero, if it has none."""
     key = _key(code, kind)
@@ -141,14 +141,15 @@ def find_cell(pool, keys, places, header, kind, code, width):
         slot = (slot + 1) & mask
     cell = header[BUMP]
     header[BUMP] = cell + width
-    pool[cell : cell + width] = 0
+    for word in range(cell, cell + width):
+        pool[word] = 0
     keys[slot] = key
     places[slot] = cell
     header[NUM_CELLS] += 1
     return cell
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _mark_slot(marks, key):
     """Where a mark is, or the empty place where it would be."""
     mask = marks.shape[0] - 1
@@ -158,7 +159,7 @@ def _mark_slot(marks, key):
     return slot
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _unmark(marks, header, key):
     """Remove a mark and close the gap (backward-shift deletion: no tombstones)."""
     mask = marks.shape[0] - 1
@@ -177,7 +178,7 @@ def _unmark(marks, header, key):
     marks[slot, 0] = 0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _rehash(old_keys, old_values, keys, values):
     """Move all entries of an open-addressing table into a larger, empty one."""
     mask = keys.size - 1
@@ -190,19 +191,19 @@ def _rehash(old_keys, old_values, keys, values):
             values[slot] = old_values[i]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def rehash_cells(old_keys, old_places, keys, places):
     """Move the directory of cells into larger arrays (lengths are powers of 2)."""
     _rehash(old_keys, old_places, keys, places)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def rehash_marks(old, new):
     """Move the marks into a larger array of shape (power of 2, 2)."""
     _rehash(old[:, 0], old[:, 1], new[:, 0], new[:, 1])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", inline="always")
 def _steps(value, scale):
     """A field's value as a whole number of its steps."""
     if math.isnan(value):
@@ -210,7 +211,7 @@ def _steps(value, scale):
     return np.int64(round(value * scale))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", inline="always")
 def _accumulate(pool, place, kind, value, sign):
     """Put a value into an invertible accumulator (sign 1) or take it out (sign -1)."""
     if kind == ACC_COUNT:
@@ -225,11 +226,11 @@ def _accumulate(pool, place, kind, value, sign):
         pool[place + 2] += sign * low * low
 
 
-@njit(cache=True)
-def _expire(pool, marks, header, free, stream, s, block, windows, accs, fields, as_of):
+@njit(cache=True, error_model="numpy", inline="always")
+def _expire(pool, marks, header, free, streams, s, block, windows, accs, fields, as_of):
     """Move every window of a stream on to ``as_of``, and free what left the longest."""
-    last = stream[S_WINDOW1] - 1
-    for w in range(stream[S_WINDOW0], stream[S_WINDOW1]):
+    last = streams[s, S_WINDOW1] - 1
+    for w in range(streams[s, S_WINDOW0], streams[s, S_WINDOW1]):
         cut = as_of - windows[w, W_LENGTH]
         record = pool[block + windows[w, W_TAIL]]
         if record == 0 or pool[record + TIME] > cut:
@@ -267,16 +268,16 @@ def _expire(pool, marks, header, free, stream, s, block, windows, accs, fields, 
                     cursor = pool[cursor + link]
                 pool[place] = cursor
         if w == last:
-            _release(pool, marks, header, free, stream, s, block, fields, record)
+            _release(pool, marks, header, free, streams, s, block, fields, record)
 
 
-@njit(cache=True)
-def _release(pool, marks, header, free, stream, s, block, fields, until):
+@njit(cache=True, error_model="numpy")
+def _release(pool, marks, header, free, streams, s, block, fields, until):
     """Give the records before ``until``, which no window needs, back to the free list."""
     record = pool[block + OLDEST]
     while record != until:
         following = pool[record + NEXT]
-        for f in range(stream[S_FIELD0], stream[S_FIELD1]):
+        for f in range(streams[s, S_FIELD0], streams[s, S_FIELD1]):
             value = pool[record + fields[f, F_VALUE]]
             if fields[f, F_VALUE] == 0 or value == MISSING:
                 continue
@@ -301,7 +302,7 @@ def _release(pool, marks, header, free, stream, s, block, fields, until):
         pool[until + PREVIOUS] = 0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", inline="always")
 def _new_record(pool, header, free, s, width):
     record = free[s]
     if record != 0:
@@ -309,11 +310,12 @@ def _new_record(pool, header, free, s, width):
     else:
         record = header[BUMP]
         header[BUMP] = record + width
-    pool[record : record + width] = 0
+    for word in range(record, record + width):
+        pool[word] = 0
     return record
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _dominate(pool, record, time, value, sign, v_word, link, head):
     """Enter a record into the list of maxima (sign 1) or minima (sign -1)."""
     later = np.int64(0)
@@ -340,16 +342,16 @@ def _dominate(pool, record, time, value, sign, v_word, link, head):
         pool[head] = record
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", inline="always")
 def _add_record(
-    pool, marks, header, free, stream, s, block, windows, accs, fields, scales, columns, i, time,
+    pool, marks, header, free, streams, s, block, windows, accs, fields, scales, columns, i, time,
     as_of,
 ):  # fmt: skip
     """Add an event to the windows of a stream that still reach it."""
-    last = stream[S_WINDOW1] - 1
+    last = streams[s, S_WINDOW1] - 1
     if time <= as_of - windows[last, W_LENGTH]:
         return  # too late for the longest window: no window will ever see it
-    record = _new_record(pool, header, free, s, stream[S_RECORD])
+    record = _new_record(pool, header, free, s, streams[s, S_RECORD])
     pool[record + TIME] = time
     earlier = pool[block + NEWEST]
     later = np.int64(0)
@@ -369,7 +371,7 @@ def _add_record(
 
     # For each field: the time of the latest earlier record with the same value, in whose
     # windows a distinct count does not change.
-    for f in range(stream[S_FIELD0], stream[S_FIELD1]):
+    for f in range(streams[s, S_FIELD0], streams[s, S_FIELD1]):
         if fields[f, F_VALUE] == 0:
             continue  # this field has no window, only a life
         value = _steps(columns[fields[f, F_ROW], i], scales[f])
@@ -403,14 +405,14 @@ def _add_record(
                     marks[slot, 1] = record
                 else:
                     pool[record + superseded] = 1
-            for w in range(stream[S_WINDOW0], stream[S_WINDOW1]):
+            for w in range(streams[s, S_WINDOW0], streams[s, S_WINDOW1]):
                 cut = as_of - windows[w, W_LENGTH]
                 if time > cut and (same_until == MISSING or same_until <= cut):
                     for a in range(windows[w, W_ACC0], windows[w, W_ACC1]):
                         if accs[a, A_KIND] == ACC_DISTINCT and accs[a, A_FIELD] == f:
                             pool[block + accs[a, A_CELL]] += 1
 
-    for w in range(stream[S_WINDOW0], stream[S_WINDOW1]):
+    for w in range(streams[s, S_WINDOW0], streams[s, S_WINDOW1]):
         if time <= as_of - windows[w, W_LENGTH]:
             continue
         tail = block + windows[w, W_TAIL]
@@ -436,7 +438,7 @@ def _add_record(
                 _accumulate(pool, place, kind, value, np.int64(1))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _resolve(pool, cursor, link):
     """Follow a dominated record to the one that stands for it now."""
     while cursor != 0 and pool[cursor + link + 1] == DEAD:
@@ -444,10 +446,10 @@ def _resolve(pool, cursor, link):
     return cursor
 
 
-@njit(cache=True)
-def _add_lifetime(pool, marks, header, stream, block, accs, fields, scales, columns, i, time):
+@njit(cache=True, error_model="numpy", inline="always")
+def _add_lifetime(pool, marks, header, streams, s, block, accs, fields, scales, columns, i, time):
     """Add an event to the accumulators that never forget."""
-    for a in range(stream[S_LIFE0], stream[S_LIFE1]):
+    for a in range(streams[s, S_LIFE0], streams[s, S_LIFE1]):
         kind = accs[a, A_KIND]
         place = block + accs[a, A_CELL]
         f = accs[a, A_FIELD]
@@ -488,10 +490,10 @@ def _add_lifetime(pool, marks, header, stream, block, accs, fields, scales, colu
             _accumulate(pool, place, kind, value, np.int64(1))
 
 
-@njit(cache=True)
-def _read(pool, stream, block, outs, fields, scales, columns, i, as_of):
+@njit(cache=True, error_model="numpy", inline="always")
+def _read(pool, streams, s, block, outs, fields, scales, columns, i, as_of):
     """Write the values of a stream's features into their columns."""
-    for o in range(stream[S_OUT0], stream[S_OUT1]):
+    for o in range(streams[s, S_OUT0], streams[s, S_OUT1]):
         op = outs[o, O_OP]
         a = block + outs[o, O_A]
         f = outs[o, O_FIELD]
@@ -542,7 +544,7 @@ _WAITING, _LATEST, _NUM_BAD, _NUM_GOOD = range(4)
 _IS_BAD, _FIRST_PAIR = range(2)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pair(pool, marks, header, attribute, holder, time):
     """Join a holder to an attribute, once."""
     key = _key(attribute, holder)
@@ -570,7 +572,7 @@ def _pair(pool, marks, header, attribute, holder, time):
         pool[attribute + _NUM_BAD] += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _label(pool, holder):
     """A holder turned out bad: tell all its attributes."""
     if pool[holder + _IS_BAD] != 0:
@@ -585,7 +587,7 @@ def _label(pool, holder):
         pair = pool[pair + _PAIR_NEXT_OF_HOLDER]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _label_rate(pool, attribute, cut):
     """Bad holders over bad and mature good ones, after maturing those seen by ``cut``."""
     pair = pool[attribute + _WAITING]
@@ -599,7 +601,7 @@ def _label_rate(pool, attribute, cut):
     return pool[attribute + _NUM_BAD] / known if known > 0 else np.nan
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def advance(
     ranges, visits, reads, feeds, streams, windows, accs, fields, scales, outs, rates, pair_uses,
     pool, keys, places, marks, header, free, cells,
@@ -646,18 +648,17 @@ def advance(
                 cell = cells[v - first_visit]
                 for r in range(visits[v, V_READ0], visits[v, V_READ1]):
                     s = reads[r]
-                    stream = streams[s]
                     if cell == 0:
-                        for o in range(stream[S_OUT0], stream[S_OUT1]):
+                        for o in range(streams[s, S_OUT0], streams[s, S_OUT1]):
                             columns[outs[o, O_ROW], i] = np.nan
                         continue
-                    block = cell + stream[S_CELL]
-                    if stream[S_RECORD] > 0:
+                    block = cell + streams[s, S_CELL]
+                    if streams[s, S_RECORD] > 0:
                         _expire(
-                            pool, marks, header, free, stream, s, block, windows, accs, fields,
+                            pool, marks, header, free, streams, s, block, windows, accs, fields,
                             as_of,
                         )  # fmt: skip
-                    _read(pool, stream, block, outs, fields, scales, columns, i, as_of)
+                    _read(pool, streams, s, block, outs, fields, scales, columns, i, as_of)
         for v in range(first_visit, last_visit):
             cell = cells[v - first_visit]
             if cell == 0:
@@ -667,24 +668,25 @@ def advance(
                 if condition >= 0 and columns[condition, i] != 1.0:
                     continue
                 s = feeds[r, 0]
-                stream = streams[s]
-                block = cell + stream[S_CELL]
-                if stream[S_RECORD] > 0:
-                    _expire(
-                        pool, marks, header, free, stream, s, block, windows, accs, fields, as_of
-                    )
+                block = cell + streams[s, S_CELL]
+                if streams[s, S_RECORD] > 0:
+                    if not wanted[i]:  # else it was moved on when it was read
+                        _expire(
+                            pool, marks, header, free, streams, s, block, windows, accs, fields,
+                            as_of,
+                        )  # fmt: skip
                     _add_record(
-                        pool, marks, header, free, stream, s, block, windows, accs, fields, scales,
+                        pool, marks, header, free, streams, s, block, windows, accs, fields, scales,
                         columns, i, time, as_of,
                     )  # fmt: skip
                 _add_lifetime(
-                    pool, marks, header, stream, block, accs, fields, scales, columns, i, time
+                    pool, marks, header, streams, s, block, accs, fields, scales, columns, i, time
                 )
         for use in range(ranges[event_type, 2], ranges[event_type, 3]):
             _use_pair(pool, marks, header, cells, rates, pair_uses[use], columns, i, as_of, wanted)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _use_pair(pool, marks, header, cells, rates, use, columns, i, as_of, wanted):
     """Read a label rate (0), join a holder to an attribute (1), or label a holder (2)."""
     rate = rates[use[1]]

@@ -10,6 +10,7 @@ Serves A3, A5, A6 and A12 of the seeds' list.
 """
 
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
@@ -182,6 +183,7 @@ class Encoder:
         places = {name: place for place, name in enumerate(self.reads)}
         self._places = tuple(places[column.name] for column in self.columns)
         self._one_to_one = len(self.columns) == len(self.reads)
+        self._pack = struct.Struct(f"{len(self.columns)}d").pack
 
     def base_row(self, values: Sequence[Value]) -> NDArray[np.float64]:
         """(k,) base values of one row's raw values, given in the order of `reads`.
@@ -198,10 +200,16 @@ class Encoder:
             )
         if not self._one_to_one:
             values = [values[place] for place in self._places]
-        return np.array(
-            [parse(value) for value, parse in zip(values, self._parsers, strict=True)],
-            dtype=np.float64,
+        number = parsing.number
+        # A float in a number column needs no call, and packing floats takes half of the time
+        # that numpy takes to find out what a list holds.
+        packed = self._pack(
+            *[
+                value if type(value) is float and parse is number else parse(value)
+                for value, parse in zip(values, self._parsers, strict=True)
+            ]
         )
+        return np.frombuffer(bytearray(packed))
 
     def base_table(self, table: Table) -> NDArray[np.float64]:
         """(n, k) base values of a polars DataFrame.

@@ -38,9 +38,12 @@ COPY, EPOCH_DAYS, HOUR, WEEKDAY, MONTH, DAY, SUM, DIFFERENCE, PRODUCT, RATIO, DA
 PLAN = np.dtype([(name, "<i4") for name in ("op", "left", "right", "left_owner", "right_owner")])
 
 # A node of 16 bytes: four to a cache line. A leaf has feature -1 and its value as threshold;
-# the right child follows the left one; a categorical node has its bitset's index as threshold.
+# the right child follows the left one. A categorical node has the first word of its bitset as
+# threshold and the number of words in the upper bits of its flags.
 NODE = np.dtype([("threshold", "<f8"), ("child", "<i4"), ("feature", "<i2"), ("flags", "<u2")])
 CATEGORICAL, NAN_LEFT, ZERO_IS_MISSING = 1, 2, 4
+WORDS_SHIFT = 3
+CODE_LIMIT = 2147483648.0
 
 # One encoded column of an additive model; `edges` and `weights` are slices of shared arrays.
 TERM = np.dtype(
@@ -61,6 +64,8 @@ LOG_ODDS_LIMIT = 15.0
 """Calibrated log-odds stay within this: a score of 1 - 3e-7. No data warrants more certainty,
 and nearer to 1 a float64 can no longer tell the log-odds to 1e-9."""
 
+# Unsigned places spare the check for negative ones that Python's indexing asks for.
+_PLACE = np.uintp
 _DAY_MICROS = 86_400_000_000.0
 _NEAR_ZERO = np.float64(np.float32(1e-35))
 
@@ -163,40 +168,16 @@ def sigmoid(z: float) -> float:
 
 
 @njit(cache=True)  # type: ignore[misc]
-def _goes_right(
-    x: float,
-    threshold: float,
-    flags: int,
-    bitsets: NDArray[np.uint32],
-    bounds: NDArray[np.int32],
-) -> bool:
-    """Every node but the plain numeric one: categories, and zero read as missing."""
-    if flags & CATEGORICAL:
-        if math.isnan(x) or x < 0.0 or x >= 2147483648.0:
-            return True
-        code = int(x)
-        which = int(threshold)
-        word = bounds[which] + (code >> 5)
-        if word >= bounds[which + 1]:
-            return True
-        return bool((bitsets[word] >> np.uint32(code & 31)) & np.uint32(1) == 0)
-    if math.isnan(x) or (-_NEAR_ZERO <= x <= _NEAR_ZERO):
-        return flags & NAN_LEFT == 0
-    return not (x <= threshold)
-
-
-@njit(cache=True)  # type: ignore[misc]
 def trees_raw(
     x: Vector,
     nodes: NDArray[np.void],
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
-    bounds: NDArray[np.int32],
 ) -> float:
     """Sum of the leaves that x (m,) reaches. O(trees * depth)."""
     z = 0.0
     for t in range(roots.shape[0]):
-        i = roots[t]
+        i = _PLACE(roots[t])
         while True:
             feature = nodes[i].feature
             threshold = nodes[i].threshold
@@ -204,14 +185,22 @@ def trees_raw(
                 z += threshold
                 break
             flags = nodes[i].flags
-            value = x[feature]
-            if flags & (CATEGORICAL | ZERO_IS_MISSING):
-                right = _goes_right(value, threshold, flags, bitsets, bounds)
+            value = x[_PLACE(feature)]
+            if flags & CATEGORICAL:
+                # Written out in both walks: a call that passes the array costs more than it does.
+                right = True
+                if 0.0 <= value < CODE_LIMIT:
+                    code = int(value)
+                    if code >> 5 < flags >> WORDS_SHIFT:
+                        word = bitsets[_PLACE(threshold) + _PLACE(code >> 5)]
+                        right = (word >> np.uint32(code & 31)) & np.uint32(1) == 0
+            elif flags & ZERO_IS_MISSING and not (abs(value) > _NEAR_ZERO):
+                right = flags & NAN_LEFT == 0
             elif flags & NAN_LEFT:
                 right = value > threshold
             else:
                 right = not (value <= threshold)
-            i = nodes[i].child + np.int32(right)
+            i = _PLACE(nodes[i].child) + _PLACE(right)
     return z
 
 
@@ -222,13 +211,12 @@ def trees_moves(
     values: Vector,
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
-    bounds: NDArray[np.int32],
     moves: Vector,
 ) -> float:
     """`trees_raw`, adding to `moves` (m,) what each encoded column did along the paths."""
     z = 0.0
     for t in range(roots.shape[0]):
-        i = roots[t]
+        i = _PLACE(roots[t])
         while True:
             feature = nodes[i].feature
             threshold = nodes[i].threshold
@@ -236,15 +224,23 @@ def trees_moves(
                 z += threshold
                 break
             flags = nodes[i].flags
-            value = x[feature]
-            if flags & (CATEGORICAL | ZERO_IS_MISSING):
-                right = _goes_right(value, threshold, flags, bitsets, bounds)
+            value = x[_PLACE(feature)]
+            if flags & CATEGORICAL:
+                # Written out in both walks: a call that passes the array costs more than it does.
+                right = True
+                if 0.0 <= value < CODE_LIMIT:
+                    code = int(value)
+                    if code >> 5 < flags >> WORDS_SHIFT:
+                        word = bitsets[_PLACE(threshold) + _PLACE(code >> 5)]
+                        right = (word >> np.uint32(code & 31)) & np.uint32(1) == 0
+            elif flags & ZERO_IS_MISSING and not (abs(value) > _NEAR_ZERO):
+                right = flags & NAN_LEFT == 0
             elif flags & NAN_LEFT:
                 right = value > threshold
             else:
                 right = not (value <= threshold)
-            child = nodes[i].child + np.int32(right)
-            moves[feature] += values[child] - values[i]
+            child = _PLACE(nodes[i].child) + _PLACE(right)
+            moves[_PLACE(feature)] += values[child] - values[i]
             i = child
     return z
 
@@ -315,11 +311,10 @@ def score_trees_row(
     nodes: NDArray[np.void],
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
-    bounds: NDArray[np.int32],
     knots: Matrix,
 ) -> float:
     """Score in [0, 1] of one row's base values (k,)."""
-    z = trees_raw(encode_row(base, plan), nodes, roots, bitsets, bounds)
+    z = trees_raw(encode_row(base, plan), nodes, roots, bitsets)
     score: float = sigmoid(calibrate(z, knots))
     return score
 
@@ -331,13 +326,12 @@ def score_trees_table(
     nodes: NDArray[np.void],
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
-    bounds: NDArray[np.int32],
     knots: Matrix,
 ) -> Vector:
     """Scores (n,) of base values (n, k)."""
     scores = np.empty(base.shape[0], np.float64)
     for i in range(base.shape[0]):
-        scores[i] = score_trees_row(base[i], plan, nodes, roots, bitsets, bounds, knots)
+        scores[i] = score_trees_row(base[i], plan, nodes, roots, bitsets, knots)
     return scores
 
 
@@ -349,7 +343,6 @@ def explain_trees_row(
     values: Vector,
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
-    bounds: NDArray[np.int32],
     knots: Matrix,
     bias: float,
     num_reads: int,
@@ -357,7 +350,7 @@ def explain_trees_row(
     """Score, and contributions (r + 1,) with the bias last."""
     moves = np.zeros(plan.shape[0], np.float64)
     x = encode_row(base, plan)
-    z = trees_moves(x, nodes, values, roots, bitsets, bounds, moves)
+    z = trees_moves(x, nodes, values, roots, bitsets, moves)
     out = np.zeros(num_reads + 1, np.float64)
     spread(z, bias, moves, plan, knots, out)
     return sigmoid(calibrate(z, knots)), out
@@ -371,7 +364,6 @@ def explain_trees_table(
     values: Vector,
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
-    bounds: NDArray[np.int32],
     knots: Matrix,
     bias: float,
     num_reads: int,
@@ -380,7 +372,7 @@ def explain_trees_table(
     result = np.empty((base.shape[0], num_reads + 1), np.float64)
     for i in range(base.shape[0]):
         result[i] = explain_trees_row(
-            base[i], plan, nodes, values, roots, bitsets, bounds, knots, bias, num_reads
+            base[i], plan, nodes, values, roots, bitsets, knots, bias, num_reads
         )[1]
     return result
 

@@ -143,7 +143,7 @@ class _TreeFamily:
 
     def __init__(self, trees: Trees, encoder: Encoder, calibration: Calibration) -> None:
         plan, knots = encoder.plan, calibration.knots
-        tail = (trees.roots, trees.bitsets, trees.bounds, knots)
+        tail = (trees.roots, trees.bitsets, knots)
         self._score = (plan, trees.nodes, *tail)
         self._explain = (plan, trees.nodes, trees.values, *tail, trees.bias, len(encoder.reads))
         self.bias = float(kernels.calibrate(trees.bias, knots))

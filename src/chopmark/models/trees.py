@@ -17,6 +17,7 @@ from chopmark.models import kernels
 
 _MISSING_KIND = {0: "none", 1: "zero", 2: "nan"}
 _LIMIT_FEATURES = 32_767
+_LIMIT_WORDS = (1 << 16 - kernels.WORDS_SHIFT) - 1
 
 
 _T = TypeVar("_T", bound="Trees")
@@ -36,15 +37,12 @@ class Trees:
         (t,) int32, the first node of each tree.
     bitsets
         (w,) uint32, the category codes that go left, 32 to a word.
-    bounds
-        (c + 1,) int32, where each categorical node's words begin.
     """
 
     nodes: NDArray[np.void]
     values: NDArray[np.float64]
     roots: NDArray[np.int32]
     bitsets: NDArray[np.uint32]
-    bounds: NDArray[np.int32]
 
     @property
     def bias(self) -> float:
@@ -72,7 +70,7 @@ class Trees:
 
     def raw(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) sums of leaves, in log-odds, of encoded columns (n, m)."""
-        arrays = (self.nodes, self.roots, self.bitsets, self.bounds)
+        arrays = (self.nodes, self.roots, self.bitsets)
         return np.array([kernels.trees_raw(row, *arrays) for row in x], dtype=np.float64)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -85,7 +83,6 @@ class Trees:
             "values": self.values,
             "roots": self.roots,
             "bitsets": self.bitsets,
-            "bounds": self.bounds,
         }
 
     @classmethod
@@ -111,7 +108,6 @@ class Trees:
                 values=np.ascontiguousarray(arrays["values"], dtype=np.float64),
                 roots=np.ascontiguousarray(arrays["roots"], dtype=np.int32),
                 bitsets=np.ascontiguousarray(arrays["bitsets"], dtype=np.uint32),
-                bounds=np.ascontiguousarray(arrays["bounds"], dtype=np.int32),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise ArtifactError(f"the artifact's trees cannot be read: {error!r}") from error
@@ -124,7 +120,8 @@ class Trees:
         inner = self.nodes["feature"] >= 0
         child = self.nodes["child"]
         categorical = inner & (self.nodes["flags"] & kernels.CATEGORICAL != 0)
-        which = self.nodes["threshold"][categorical]
+        first = self.nodes["threshold"][categorical]
+        words = self.nodes["flags"][categorical] >> kernels.WORDS_SHIFT
         checks = {
             "a value for every node": len(self.values) == num_nodes,
             "roots among the nodes": bool(np.all((self.roots >= 0) & (self.roots < num_nodes))),
@@ -133,12 +130,9 @@ class Trees:
                 np.all((child[inner] > places[inner]) & (child[inner] < num_nodes - 1))
             ),
             f"features below {num_encoded}": bool(np.all(self.nodes["feature"] < num_encoded)),
-            "bounds that rise": len(self.bounds) > 0
-            and self.bounds[0] == 0
-            and self.bounds[-1] == len(self.bitsets)
-            and bool(np.all(np.diff(self.bounds) >= 0)),
-            "bitsets for categories": bool(
-                np.all((which >= 0) & (which < len(self.bounds) - 1) & (which == np.floor(which)))
+            "bitsets within their array": bool(
+                np.all((first >= 0) & (first == np.floor(first)))
+                and np.all(first + words <= len(self.bitsets))
             ),
             "finite values": bool(
                 np.all(np.isfinite(self.values))
@@ -158,7 +152,6 @@ class _Builder:
         self.values: list[float] = []
         self.roots: list[int] = []
         self.bitsets: list[int] = []
-        self.bounds: list[int] = [0]
 
     def add(self, fields: Mapping[str, str]) -> None:
         """Append one tree, parents before children, siblings side by side."""
@@ -177,11 +170,10 @@ class _Builder:
         expected = _expected(leaf_value, _ints(fields, "leaf_count"), left, right)
         if max(features) > _LIMIT_FEATURES:
             raise ArtifactError(f"trees over more than {_LIMIT_FEATURES} columns are not read")
-        first_bitset = len(self.bounds) - 1
+        first_word, bounds = len(self.bitsets), [0]
         if int(fields.get("num_cat", "0")) > 0:
-            offset = len(self.bitsets)
             self.bitsets += _ints(fields, "cat_threshold")
-            self.bounds += [offset + bound for bound in _ints(fields, "cat_boundaries")[1:]]
+            bounds = _ints(fields, "cat_boundaries")
         # Breadth first: (LightGBM's number of the node, our place for it).
         queue = [(0, self._place())]
         for source, place in queue:
@@ -192,7 +184,11 @@ class _Builder:
                 continue
             threshold, flags = thresholds[source], _flags(decisions[source], thresholds[source])
             if flags & kernels.CATEGORICAL:
-                threshold = float(first_bitset + int(threshold))
+                begin, end = bounds[int(threshold)], bounds[int(threshold) + 1]
+                if end - begin > _LIMIT_WORDS:
+                    raise ArtifactError(f"categories beyond {32 * _LIMIT_WORDS} are not read")
+                threshold = float(first_word + begin)
+                flags |= (end - begin) << kernels.WORDS_SHIFT
             child = self._place()
             self._place()
             self.nodes[place] = (threshold, child, features[source], flags)
@@ -206,7 +202,6 @@ class _Builder:
             values=np.array(self.values, dtype=np.float64),
             roots=np.array(self.roots, dtype=np.int32),
             bitsets=np.array(self.bitsets, dtype=np.uint32),
-            bounds=np.array(self.bounds, dtype=np.int32),
         )
 
     def _place(self) -> int:

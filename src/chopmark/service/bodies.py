@@ -39,8 +39,8 @@ async def read_body(receive: Receive, *, length: bytes | None) -> bytes | None:
         413 if it is too long, said or found; 408 if it comes too slowly; 400 if it is
         nested too deeply or empty.
     """
-    if length is not None and (len(length) > 7 or not length.isdigit() or int(length) > MAX_BODY_BYTES):
-        raise _too_large()
+    if length is not None and not fits(length):
+        raise too_large()
     message = await receive()
     if message["type"] != "http.request":
         return None
@@ -50,22 +50,28 @@ async def read_body(receive: Receive, *, length: bytes | None) -> bytes | None:
             async with asyncio.timeout(SLOWEST_BODY_S):
                 rest = await _read_rest(receive, body)
         except TimeoutError:
-            raise Refusal(
-                408,
-                "timeout",
-                f"expected the whole body within {SLOWEST_BODY_S:.0f} s, got a part of it",
-                headers=((b"connection", b"close"),),
-            ) from None
+            raise too_slow() from None
         if rest is None:
             return None
         body = rest
     elif len(body) > MAX_BODY_BYTES:
-        raise _too_large()
+        raise too_large()
+    check_depth(body)
+    return body
+
+
+def fits(length: bytes) -> bool:
+    """Whether a Content-Length is one of a body that is read."""
+    return len(length) <= 7 and length.isdigit() and int(length) <= MAX_BODY_BYTES
+
+
+def check_depth(body: bytes) -> None:
+    """Raise the `Refusal` of JSON that is nested too deeply."""
+    # Few brackets cannot be deep: the usual case costs two counts.
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and depth(body) > MAX_DEPTH:
         raise Refusal(
             400, "too_deep", f"expected JSON of at most {MAX_DEPTH} levels, got more", place="$"
         )
-    return body
 
 
 def depth(body: bytes) -> int:
@@ -87,22 +93,33 @@ async def _read_rest(receive: Receive, start: bytes) -> bytes | None:
     parts = bytearray(start)
     while True:
         if len(parts) > MAX_BODY_BYTES:
-            raise _too_large()
+            raise too_large()
         message = await receive()
         if message["type"] != "http.request":
             return None
         parts += message.get("body", b"")
         if not message.get("more_body", False):
             if len(parts) > MAX_BODY_BYTES:
-                raise _too_large()
+                raise too_large()
             return bytes(parts)
 
 
-def _too_large() -> Refusal:
+def too_large() -> Refusal:
+    """The refusal of a body that is too long."""
     # The rest is not read, so the connection cannot be used again.
     return Refusal(
         413,
         "too_large",
         f"expected a body of at most {MAX_BODY_BYTES} bytes, got more; send it in parts",
+        headers=((b"connection", b"close"),),
+    )
+
+
+def too_slow() -> Refusal:
+    """The refusal of a body that does not come whole in time."""
+    return Refusal(
+        408,
+        "timeout",
+        f"expected the whole body within {SLOWEST_BODY_S:.0f} s, got a part of it",
         headers=((b"connection", b"close"),),
     )

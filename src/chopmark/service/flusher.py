@@ -12,6 +12,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,6 +33,8 @@ HEALTHY_S = 10.0
 """A failure this long after a recovery counts as a new one, and is retried at once."""
 
 _Order = Literal["sync", "recover", "stop"]
+Waiter = Callable[[LogUnavailable | None], None]
+"""Is called once: with None when its events are durable, else with why they are not."""
 
 
 class Flusher:
@@ -67,7 +70,7 @@ class Flusher:
         self.max_waiting = max_waiting
         self.state: State = "new"
         self.durable_offset = engine.log.last_offset
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, Waiter]] = deque()
         self._orders: SimpleQueue[_Order] = SimpleQueue()
         self._ordered = False
         self._stop = threading.Event()
@@ -105,22 +108,37 @@ class Flusher:
         """Whether as many requests wait as may."""
         return len(self._waiting) >= self.max_waiting
 
-    def durable(self, offset: int) -> "asyncio.Future[None] | None":
-        """What to await until the log is durable up to an offset; None if it is already.
+    def when_durable(self, offset: int, waiter: Waiter) -> None:
+        """Call the waiter once the log is durable up to an offset: now, if it is already.
 
-        The future fails with `LogUnavailable` if the log does; offsets may not descend from
-        call to call, as they come from one engine.
+        Offsets may not descend from call to call, as they come from one engine.
         """
         if offset <= self.durable_offset:
-            return None
-        future = self._loop.create_future()
-        self._waiting.append((offset, future))
+            waiter(None)
+            return
+        self._waiting.append((offset, waiter))
         if not self._ordered:
             self._ordered = True
             # At the end of this turn of the loop: the requests that wait for their turn
             # already join the group, and the thread does not fight them for the lock.
             self._loop.call_soon(self._orders.put, "sync")
-        return future
+
+    async def durable(self, offset: int) -> None:
+        """Wait until the log is durable up to an offset; `LogUnavailable` if it fails."""
+        if offset <= self.durable_offset:
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(error: LogUnavailable | None) -> None:
+            if future.done():  # a client that hung up may have cancelled it
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self.when_durable(offset, settle)
+        await future
 
     def mend(self, error: Exception) -> None:
         """Recover: the engine refused an event because of its log or a half-done step."""
@@ -139,9 +157,7 @@ class Flusher:
             with suppress(LogUnavailable):
                 if self.snapshot_path is not None:
                     await self.write_snapshot()
-                waiting = self.durable(self.engine.offset)
-                if waiting is not None:
-                    await waiting
+                await self.durable(self.engine.offset)
         self.state = "stopped" if self.state != "dead" else "dead"
         self._stop.set()
         self._orders.put("stop")
@@ -155,9 +171,7 @@ class Flusher:
         if path is None or offset <= self._snapshot_offset:
             return False
         snapshot = self.engine.snapshot()
-        waiting = self.durable(offset)
-        if waiting is not None:
-            await waiting
+        await self.durable(offset)
         try:
             await asyncio.to_thread(snapshot.write, path)
         except OSError as error:
@@ -183,9 +197,7 @@ class Flusher:
             self.durable_offset = durable
         waiting = self._waiting
         while waiting and waiting[0][0] <= durable:
-            future = waiting.popleft()[1]
-            if not future.done():  # a client that hung up may have cancelled it
-                future.set_result(None)
+            _call(waiting.popleft()[1], None)
 
     def _fail(self, error: Exception, acknowledged: threading.Event) -> None:
         logger.error("the log is to be recovered: %s", _told(error))
@@ -209,9 +221,8 @@ class Flusher:
 
     def _drop(self, error: LogUnavailable) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(error)
+        for _, waiter in waiting:
+            _call(waiter, error)
 
     # What follows runs in the thread.
 
@@ -257,6 +268,14 @@ class Flusher:
         # A loop that is closed has nobody left to wake.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *values)  # type: ignore[arg-type]
+
+
+def _call(waiter: Waiter, error: LogUnavailable | None) -> None:
+    # One client's trouble must not reach the others that wait.
+    try:
+        waiter(error)
+    except Exception as trouble:
+        logger.error("an answer could not be given: %s", type(trouble).__name__)
 
 
 def _told(error: Exception) -> str:

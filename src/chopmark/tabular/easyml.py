@@ -8,6 +8,7 @@ what it knows better as class attributes and gets every improvement of this clas
 Serves A1, A2, A8, A10 to A16 of the seeds' list.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from chopmark.errors import DeclarationError, InvalidInput, did_you_mean
+from chopmark.errors import DeclarationError, InvalidInput, InvalidTable, did_you_mean
 from chopmark.models import (
     ArtifactScorer,
     Calibration,
@@ -66,7 +67,7 @@ class EasyML:
     calibration
         "platt", "isotonic" (from some thousand rows on) or "none"; learned on held-out rows.
     threads
-        Threads of the learner; None is one below 20,000 rows, else all.
+        Threads of the learner; None is one below 20,000 rows, else half of the cores.
 
     Attributes
     ----------
@@ -143,13 +144,14 @@ class EasyML:
         Raises
         ------
         InvalidTable
-            If the label is missing or of one class, or no column can be learned from.
+            If the label is missing or of one class, there are fewer than 20 rows or two rows of
+            a label, or no column can be learned from.
         """
         target = type(self).target if target is None else target
         frame = frame_of(table)
         y = labels_of(frame, target)
         if len(y) < _LEAST_ROWS or min(y.sum(), len(y) - y.sum()) < 2:
-            raise InvalidInput(
+            raise InvalidTable(
                 f"expected at least {_LEAST_ROWS} rows, two of each label; got {len(y)} rows, "
                 f"{int(y.sum())} of them bad"
             )
@@ -259,7 +261,11 @@ class EasyML:
     ) -> Learned:
         if self.model == "linear":
             return learn_linear(x, y, encoder=encoder, parts=parts, refit=refit, seed=self.seed)
-        threads = self.threads if self.threads is not None else (1 if len(y) < SMALL_TABLE else 0)
+        threads = self.threads
+        if threads is None:
+            # LightGBM's threads spin while they wait: on cores that others use as well, one
+            # thread per core was thirty times slower than half as many.
+            threads = 1 if len(y) < SMALL_TABLE else max(1, (os.cpu_count() or 1) // 2)
         return learn_trees(
             x, y, encoder=encoder, parts=parts, refit=refit, seed=self.seed, threads=threads
         )

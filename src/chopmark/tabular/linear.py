@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from chopmark.models import Additive, Encoder, Term
 from chopmark.models.metrics import log_loss
@@ -24,7 +24,7 @@ from chopmark.models.splits import Split
 from chopmark.tabular.learned import Learned
 
 NUM_BUCKETS = 20
-_PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 def learn_linear(
@@ -46,28 +46,18 @@ def learn_linear(
         Fit once more on all rows; else on the training rows of the one part.
     """
     rows = np.concatenate([part.test for part in parts])
-    held_out = np.empty((len(_PENALTIES), len(rows)))
-    begin = 0
-    for part in parts:
-        design = _Design.of(x[part.train], encoder)
-        train, test = design.matrix(x[part.train]), design.matrix(x[part.test])
-        end = begin + len(part.test)
-        for number, model in enumerate(_path(train, y[part.train], _PENALTIES, seed)):
-            held_out[number, begin:end] = model.decision_function(test)
-        begin = end
-    losses = [log_loss(y[rows], 1.0 / (1.0 + np.exp(-np.clip(raw, -50, 50)))) for raw in held_out]
-    best = int(np.argmin(losses))
+    weight, held_out = _best_penalty(x, y, encoder, parts, seed)
     chosen = np.arange(len(y)) if refit else parts[0].train
     design = _Design.of(x[chosen], encoder)
     matrix = design.matrix(x[chosen])
-    *_, final = _path(matrix, y[chosen], _PENALTIES[: best + 1][-1:], seed)
+    final = _regression(matrix, y[chosen], weight, seed, None)
     model = design.additive(final.coef_[0], float(final.intercept_[0]), matrix)
     return Learned(
         family="linear",
         arrays=model.to_arrays(),
         held_out_rows=rows,
-        held_out_raw=held_out[best],
-        settings={"C": _PENALTIES[best], "buckets": NUM_BUCKETS},
+        held_out_raw=held_out,
+        settings={"C": weight, "buckets": NUM_BUCKETS},
     )
 
 
@@ -182,22 +172,56 @@ def _edges(known: NDArray[np.float64]) -> NDArray[np.float64]:
     return above
 
 
-def _path(
-    matrix: csr_matrix, y: NDArray[np.float64], penalties: Sequence[float], seed: int
-) -> list[LogisticRegression]:
-    """One fitted model per penalty, each begun where the last one ended."""
-    models: list[LogisticRegression] = []
-    for penalty in penalties:
-        model = LogisticRegression(C=penalty, max_iter=500, tol=1e-4, random_state=seed)
-        if models:
-            model.set_params(warm_start=True)
-            model.coef_ = models[-1].coef_.copy()
-            model.intercept_ = models[-1].intercept_.copy()
-            model.classes_ = models[-1].classes_
-        # BLAS threads on vectors this short wait for each other: ten times slower on busy cores.
-        with warnings.catch_warnings(), threadpool_limits(limits=1):
-            # 500 steps of a convex problem are near enough to its end.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(matrix, y)
-        models.append(model)
-    return models
+def _best_penalty(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    encoder: Encoder,
+    parts: Sequence[Split],
+    seed: int,
+) -> tuple[float, NDArray[np.float64]]:
+    """The weight of the data against the penalty (C), and its held-out log-odds.
+
+    Goes from a strong penalty to a weak one, each fit begun where the last one ended, until
+    two in a row are no better.
+    """
+    matrices = []
+    for part in parts:
+        design = _Design.of(x[part.train], encoder)
+        matrices.append((design.matrix(x[part.train]), design.matrix(x[part.test])))
+    labels = np.concatenate([y[part.test] for part in parts])
+    models: list[LogisticRegression | None] = [None] * len(parts)
+    best = (np.inf, _WEIGHTS[0], np.empty(0))
+    worse = 0
+    for weight in _WEIGHTS:
+        scored = []
+        for number, (part, (train, test)) in enumerate(zip(parts, matrices, strict=True)):
+            model = _regression(train, y[part.train], weight, seed, models[number])
+            models[number] = model
+            scored.append(model.decision_function(test))
+        raw = np.concatenate(scored)
+        loss = log_loss(labels, 1.0 / (1.0 + np.exp(-np.clip(raw, -50.0, 50.0))))
+        worse = 0 if loss < best[0] else worse + 1
+        best = min(best, (loss, weight, raw), key=lambda found: found[0])
+        if worse == 2:
+            break
+    return best[1], best[2]
+
+
+def _regression(
+    matrix: csr_matrix,
+    y: NDArray[np.float64],
+    weight: float,
+    seed: int,
+    begin: LogisticRegression | None,
+) -> LogisticRegression:
+    model = LogisticRegression(C=weight, max_iter=500, tol=1e-4, random_state=seed)
+    if begin is not None:
+        model.set_params(warm_start=True)
+        model.coef_, model.intercept_ = begin.coef_.copy(), begin.intercept_.copy()
+        model.classes_ = begin.classes_
+    # BLAS threads on vectors this short wait for each other: ten times slower on busy cores.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
+        # 500 steps of a convex problem are near enough to its end.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(matrix, y)
+    return model

@@ -181,7 +181,7 @@ def _division(a: float, b: float) -> float | None:
 
 
 def _modulo(a: float, b: float) -> float | None:
-    return a - math.floor(a / b) * b if b else None
+    return a - math.floor(a / b) * b if b and math.isfinite(a / b) else None
 
 
 _BINARY: dict[type[ast.operator], Callable[[float, float], float | None]] = {

@@ -1,0 +1,300 @@
+"""The application: three raw ASGI routes that take events, and pages that read.
+
+A framework costs more time per request than the assessment itself, so what takes events is
+written against ASGI and the rest is Litestar's (`chopmark.service.pages`). In front of both
+stand the key, the error form and the counting.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from litestar import Litestar
+
+from chopmark.engine import Assessment, Engine
+from chopmark.errors import InvalidInput, LogUnavailable
+from chopmark.events.event import Event
+from chopmark.service.answers import (
+    REPLAY,
+    Header,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    answer,
+    refusal_of,
+    unavailable,
+)
+from chopmark.service.bodies import MAX_BATCH, read_body
+from chopmark.service.flusher import Flusher
+from chopmark.service.keys import KeyRing
+from chopmark.service.metrics import Metrics
+from chopmark.service.pages import create_pages, route_of
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+
+_Take = Callable[[bytes], Awaitable[tuple[bytes, bool]]]
+
+
+class Service:
+    """The ASGI application of one engine.
+
+    Made by `create_app`; the attributes are for who embeds it.
+
+    Attributes
+    ----------
+    engine : Engine
+    flusher : Flusher
+    metrics : Metrics
+    pages : Litestar
+        All routes that take no events.
+    """
+
+    def __init__(
+        self, engine: Engine, flusher: Flusher, pages: Litestar, keys: KeyRing | None
+    ) -> None:
+        self.engine = engine
+        self.flusher = flusher
+        self.metrics: Metrics = flusher.metrics
+        self.pages = pages
+        self._keys = keys
+        self._takes: dict[str, _Take] = {
+            "/v1/assess": self._assess,
+            "/v1/assess/batch": self._assess_batch,
+            "/v1/events": self._ingest,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.pages(scope, receive, send)  # type: ignore[arg-type]
+            return
+        began = perf_counter()
+        path = scope["path"]
+        take = self._takes.get(path)
+        try:
+            if take is not None:
+                self.admit(scope["headers"])
+                length = check_head(scope["method"], scope["headers"])
+                body = await read_body(receive, length=length)
+                if body is None:
+                    return
+                text, repeated = await take(body)
+                # Counted before it is sent: who has the answer finds it counted.
+                self.metrics.count(path, 200, perf_counter() - began)
+                await answer(send, text, headers=(REPLAY,) if repeated else ())
+            else:
+                if path not in OPEN_PATHS:
+                    self.admit(scope["headers"])
+                await self._turn(scope, receive, send, began)
+        except Refusal as refusal:
+            route = path if take is not None else route_of(path)
+            self.metrics.count(route, refusal.status, perf_counter() - began)
+            await answer(send, refusal.body(), status=refusal.status, headers=refusal.headers)
+
+    async def _turn(self, scope: Scope, receive: Receive, send: Send, began: float) -> None:
+        """Let a page answer, and count it."""
+        status = 500
+
+        async def noting(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.pages(scope, receive, noting)  # type: ignore[arg-type]
+        finally:
+            self.metrics.count(route_of(scope["path"]), status, perf_counter() - began)
+
+    def admit(self, headers: Iterable[Header]) -> None:
+        """Raise the `Refusal` of a request without a key, where keys are asked for."""
+        if self._keys is None:
+            return
+        key = next((value for name, value in headers if name == b"authorization"), None)
+        if not self._keys.admits(key):
+            raise Refusal(
+                401,
+                "unauthorized",
+                "expected the header `Authorization: Bearer <key>` with a key of this service, "
+                + ("got none" if key is None else "got another one"),
+                headers=((b"www-authenticate", b"Bearer"),),
+            )
+
+    def assess(self, body: bytes) -> Assessment:
+        """The answer to one event; it may go out once its offset is durable.
+
+        Raises
+        ------
+        Refusal
+            If the event is none, or cannot be taken now.
+        """
+        if self.flusher.state != "ready" or self.flusher.full:
+            raise self._busy()
+        try:
+            return self.engine.assess(self.engine.schema.decode(body))
+        except Exception as error:
+            raise self._refused(error) from error
+
+    async def _assess(self, body: bytes) -> tuple[bytes, bool]:
+        assessment = self.assess(body)
+        await self._durable()
+        self.note(assessment)
+        return assessment.body, assessment.repeated
+
+    async def _assess_batch(self, body: bytes) -> tuple[bytes, bool]:
+        events = self._checked(body, decide=True)
+        engine = self.engine
+        try:
+            assessments = [engine.assess(event) for event in events]
+        except Exception as error:
+            raise self._refused(error) from error
+        await self._durable()
+        for assessment in assessments:
+            self.note(assessment)
+        text = b"[%b]" % b",".join([assessment.body for assessment in assessments])
+        return text, bool(assessments) and all(one.repeated for one in assessments)
+
+    async def _ingest(self, body: bytes) -> tuple[bytes, bool]:
+        events = self._checked(body, decide=False)
+        engine = self.engine
+        try:
+            taken = sum(engine.observe(event) is not None for event in events)
+        except Exception as error:
+            raise self._refused(error) from error
+        await self._durable()
+        self.metrics.ingested += taken
+        return b'{"taken":%d,"repeated":%d}' % (taken, len(events) - taken), False
+
+    def _checked(self, body: bytes, *, decide: bool) -> list[Event]:
+        """The events of a body, all of which the engine will take."""
+        if self.flusher.state != "ready" or self.flusher.full:
+            raise self._busy()
+        engine = self.engine
+        array = body.lstrip(b" \t\r\n")[:1] == b"["
+        try:
+            if array or decide:
+                events = engine.schema.decode_many(body)
+            else:
+                events = [engine.schema.decode(body)]
+        except Exception as error:
+            raise self._refused(error) from error
+        if len(events) > MAX_BATCH:
+            raise Refusal(
+                400,
+                "too_many_events",
+                f"expected at most {MAX_BATCH} events, got {len(events)}; send them in parts",
+                place="$",
+            )
+        for position, event in enumerate(events):
+            try:
+                engine.check(event, decide=decide)
+            except Exception as error:
+                raise self._refused(error, item=position if array else None) from error
+        return events
+
+    async def _durable(self) -> None:
+        # All that is staged is waited for: an answer given again may not be durable either.
+        try:
+            await self.flusher.durable(self.engine.offset)
+        except LogUnavailable as error:
+            raise refusal_of(error) from error
+
+    def note(self, assessment: Assessment) -> None:
+        """Count what was answered."""
+        if assessment.repeated:
+            self.metrics.repeated += 1
+            return
+        self.metrics.decisions += 1
+        if assessment.decision.score is None:
+            self.metrics.degraded += 1
+
+    def _busy(self) -> Refusal:
+        if self.flusher.state != "ready":
+            return unavailable(
+                f"expected a service that is ready, got one that is {self.flusher.state}; "
+                "nothing was done, come again"
+            )
+        return unavailable(
+            f"expected fewer than {self.flusher.max_waiting} requests to wait, got as many; "
+            "nothing was done, come again",
+            code="overloaded",
+        )
+
+    def _refused(self, error: Exception, *, item: int | None = None) -> Refusal:
+        """The refusal of an error; one that is ours also has the engine mended."""
+        if isinstance(error, Refusal):
+            return error
+        if not isinstance(error, InvalidInput | LogUnavailable):
+            # Without the message: the libraries' own put values into theirs.
+            logger.error("an assessment failed with %s", type(error).__name__)
+        if isinstance(error, LogUnavailable) or self.engine.needs_recovery:
+            self.flusher.mend(error)
+        return refusal_of(error, item=item)
+
+
+def check_head(method: str, headers: Iterable[Header]) -> bytes | None:
+    """The Content-Length of a request that brings events.
+
+    Raises
+    ------
+    Refusal
+        405 if it is no POST, 415 if it brings no JSON.
+    """
+    if method != "POST":
+        raise Refusal(
+            405,
+            "method_not_allowed",
+            f"expected POST, got {method}",
+            headers=((b"allow", b"POST"),),
+        )
+    length = content_type = None
+    for name, value in headers:
+        if name == b"content-length":
+            length = value
+        elif name == b"content-type":
+            content_type = value
+    # A browser sends this type across sites only after asking, which is never granted.
+    if content_type is None or content_type[:16].lower() != b"application/json":
+        raise Refusal(415, "unsupported_media_type", "expected `Content-Type: application/json`")
+    return length
+
+
+def create_app(
+    engine: Engine,
+    *,
+    keys: KeyRing | None,
+    snapshot_path: Path | None = None,
+    snapshot_every_s: float = 60.0,
+    max_waiting: int = 10_000,
+    route_handlers: Sequence[Any] = (),
+) -> Service:
+    """The ASGI application that serves an engine.
+
+    Parameters
+    ----------
+    engine : Engine
+        Recovered and warm; from the start of the application on it belongs to it.
+    keys : KeyRing or None
+        Keys that open all routes but ``/health`` and ``/ready``; None opens them to everyone.
+    snapshot_path : path, optional
+        Where to keep a snapshot of the state.
+    snapshot_every_s : float
+        Seconds between snapshots, > 0; another one is written when the service ends.
+    max_waiting : int
+        Requests that may wait for the disk; those beyond get 503 at once.
+    route_handlers : sequence
+        Further Litestar handlers, such as the pages of a console.
+    """
+    flusher = Flusher(
+        engine,
+        metrics=Metrics(),
+        snapshot_path=snapshot_path,
+        snapshot_every_s=snapshot_every_s,
+        max_waiting=max_waiting,
+    )
+    pages = create_pages(engine, flusher, open_to_all=keys is None, route_handlers=route_handlers)
+    return Service(engine, flusher, pages, keys)

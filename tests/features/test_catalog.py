@@ -239,6 +239,9 @@ def test_another_meaning_has_another_hash(feature, other):
         (Aggregate("buy", "count", by="card"), {"card": Annotated[str, Entity("account")]}),
         (Lookup("buy", "amount"), {"amount": int}),
         (LabelRate("buy", of="card", event="buy"), {"card": Annotated[str, Entity("user")]}),
+        (Derived("flag"), {"flag": int}),
+        (Derived("rail", "x"), {"rail": float}),
+        (Derived("missing(rail)", "x"), {"rail": float}),
     ],
 )
 def test_a_field_that_changes_its_meaning_changes_the_hash(feature, changes):

@@ -1,6 +1,5 @@
 """Snapshots: a restart goes on from one, and nothing but a whole and fitting one is taken."""
 
-import gc
 import json
 
 import numpy as np
@@ -18,21 +17,6 @@ SMALL = Catalog(
     Lookup("signup", "country"),
 )
 EVENTS = awkward_events(80, 1)
-
-
-leaks = pytest.mark.xfail(
-    strict=True,
-    reason="Fold.load lets NotImplementedError, RuntimeError and TypeError of numpy and zipfile "
-    "through, and numpy leaves the file open",
-)
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def _collected():
-    """Files that numpy left open are closed here, not in the middle of another test."""
-    yield
-    gc.collect()
 
 
 def written(path, *, catalog=SMALL, count=40, key=b"chopmark"):
@@ -145,12 +129,11 @@ def test_a_foreign_file_is_refused(tmp_path, content):
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    assert_refused(tmp_path / "none.npz", match="delete it")
+    assert_refused(tmp_path / "none.npz", match="cannot be read: .*No such file")
     (tmp_path / "folder.npz").mkdir()
-    assert_refused(tmp_path / "folder.npz", match="delete it")
+    assert_refused(tmp_path / "folder.npz", match="cannot be read")
 
 
-@leaks
 def test_other_numpy_files_are_refused(tmp_path):
     path = tmp_path / "state.npz"
     np.savez(path, pool=np.zeros(3))
@@ -181,7 +164,6 @@ def test_a_truncated_file_is_refused_at_any_length(tmp_path):
             state.load(path)
 
 
-@leaks
 @pytest.mark.parametrize("mask", [0xFF, 0x01, 0x40])
 def test_a_damaged_byte_is_refused_or_harmless(tmp_path, mask):
     content = bytearray(written(tmp_path / "whole.npz").read_bytes())

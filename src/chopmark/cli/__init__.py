@@ -45,7 +45,7 @@ def main() -> None:
     """Run a command; what went wrong on purpose is said in one line, without a traceback."""
     try:
         app()
-    except ChopmarkError as error:
+    except (ChopmarkError, OSError) as error:
         print(f"chopmark: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -14,7 +14,7 @@ from chopmark.models import load_scorer
 from chopmark.pipelines import demo as steps
 from chopmark.pipelines.exchange import LABEL, application
 from chopmark.pipelines.folder import DataFolder
-from chopmark.pipelines.train import train
+from chopmark.pipelines.training import train
 
 
 def demo(

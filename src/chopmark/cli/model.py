@@ -6,7 +6,7 @@ from typing import Literal
 from chopmark.cli.application import load_application
 from chopmark.cli.show import console, metrics_table, progress, table
 from chopmark.pipelines.folder import DataFolder
-from chopmark.pipelines.train import train as train_model
+from chopmark.pipelines.training import train as train_model
 from chopmark.tabular import EasyML
 
 

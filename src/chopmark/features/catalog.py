@@ -179,7 +179,7 @@ class Catalog:
                 )
         self.similarities.append((feature, self._new_row(feature)))
         self.kinds[feature.name] = "number"
-        read = [self._hash_of.get(name, name) for name in (feature.left, feature.right)]
+        read = [self._meaning(name) for name in (feature.left, feature.right)]
         self._hash_of[feature.name] = _hash(feature, read)
 
     def _add_derived(self, waiting: list[Derived]) -> None:
@@ -189,7 +189,9 @@ class Catalog:
             later: list[Derived] = []
             for feature in waiting:
                 if feature.name in self.kinds and feature.text.strip() == feature.name:
-                    self._hash_of.setdefault(feature.name, _hash(feature, [feature.name]))
+                    self._hash_of.setdefault(
+                        feature.name, _hash(feature, [self._meaning(feature.name)])
+                    )
                     continue  # a bare name: the field or feature as it is
                 if feature.name in self.kinds:
                     raise FeatureError(
@@ -213,12 +215,16 @@ class Catalog:
                     self._alias_of[feature.name] = expression.text
                 self.expressions.append((expression, self._new_row(feature)))
                 self.kinds[feature.name] = expression.kind
-                read = [self._hash_of.get(name, name) for name in expression.reads]
+                read = [self._meaning(name) for name in expression.reads]
                 self._hash_of[feature.name] = _hash(feature, read)
             if len(later) == len(waiting):
                 circle = ", ".join(f"`{feature.name}`" for feature in later)
                 raise FeatureError(f"derived features read each other in a circle: {circle}")
             waiting = later
+
+    def _meaning(self, name: str) -> str:
+        """What a hash says of a name that a feature reads."""
+        return self._hash_of.get(name) or f"{name}: {self.kinds[name]}"
 
     def _condition(self, feature: Aggregate | LabelRate) -> int:
         text = feature.where or ""

@@ -7,7 +7,6 @@ have come is not called good (rows C7, C8).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -19,33 +18,8 @@ from chopmark.expressions import compile_program, parse, run
 from chopmark.features.catalog import TIMES, Catalog
 from chopmark.features.columns import Columns, from_events
 from chopmark.features.fold import Fold
+from chopmark.features.label import Label
 from chopmark.times import Instant, duration
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """How rows are labelled by later events.
-
-    Parameters
-    ----------
-    events : tuple of str
-        Event types that say "bad", such as ``("chargeback",)``.
-    by : str
-        What joins them to a row: a field of both (``"user"``: all rows of a bad user are
-        bad), or, with ``refers=True``, a field of the label that holds the row's event id.
-    refers : bool
-        See ``by``.
-    where : str, optional
-        Expression over the fields of the label event; missing counts as false.
-    matures : str
-        Age from which a row without a label counts as good, such as ``"60d"``.
-    """
-
-    events: tuple[str, ...]
-    by: str = "user"
-    refers: bool = False
-    where: str | None = None
-    matures: str = "60d"
 
 
 def training_table(

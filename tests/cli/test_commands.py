@@ -111,7 +111,7 @@ def test_bad_rows_stop_the_ingest_or_are_collected(chopmark, tmp_path):
     )
     options = ("--event-type", "verdict", "--map.who=user", "--map.when=happened_at")
     ingest = ("ingest", tmp_path / "data", source, *options)
-    assert_one_line(chopmark(*ingest), "row 2 of", "rows.csv", "`$.happened_at`")
+    assert_one_line(chopmark(*ingest), "row 3 of", "rows.csv", "`$.happened_at`")
     code, out, _ = chopmark(*ingest, "--rejects", rejects)
     assert code == 0
     assert "3 rows read:" in out

@@ -8,7 +8,7 @@ learning, and its cost is known in advance (rows E4, E5).
 import math
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from chopmark.errors import PolicyError
@@ -35,6 +35,8 @@ class LimitCurve:
     """
 
     points: tuple[tuple[float, float], ...]
+    _scores: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _logs: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         scores = [score for score, _ in self.points]
@@ -45,21 +47,19 @@ class LimitCurve:
             raise PolicyError(f"expected limits that never rise with the score, got {limits}")
         if not all(FLOOR_USD <= limit < math.inf for limit in limits):
             raise PolicyError(f"expected limits of at least {FLOOR_USD} USD a week, got {limits}")
+        object.__setattr__(self, "_scores", tuple(scores))
+        object.__setattr__(self, "_logs", tuple(math.log(limit) for limit in limits))
 
     def limit_usd(self, score: float) -> float:
         """Weekly purchase power in USD, in whole cents, at a score in [0, 1]."""
         if not 0.0 <= score <= 1.0:
             raise PolicyError(f"expected a score from 0 to 1, got {score!r}")
-        place = min(bisect_right(self.points, score, key=_score_of), len(self.points) - 1)
-        (left, high), (right, low) = self.points[place - 1], self.points[place]
-        share = (score - left) / (right - left)
-        limit = math.exp((1.0 - share) * math.log(high) + share * math.log(low))
+        right = min(bisect_right(self._scores, score), len(self._scores) - 1)
+        left = right - 1
+        share = (score - self._scores[left]) / (self._scores[right] - self._scores[left])
+        limit = math.exp((1.0 - share) * self._logs[left] + share * self._logs[right])
         # Down to whole cents, save what rounding in exp and log took from an exact limit.
         return math.floor(limit * 100.0 + 1e-6) / 100.0
-
-
-def _score_of(point: tuple[float, float]) -> float:
-    return point[0]
 
 
 def _rises(numbers: Iterable[float], *, strictly: bool = True) -> bool:

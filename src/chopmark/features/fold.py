@@ -11,7 +11,7 @@ folds the tail.
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -90,6 +90,7 @@ class Fold:
         self._positions = {name: place for place, name in enumerate(catalog.schema.types)}
         self._loaders = {name: _loader(catalog, name) for name in catalog.schema.types}
         self._output_rows = np.array([output.row for output in catalog.outputs], dtype=np.intp)
+        self._output_list = self._output_rows.tolist()
         self._text_outputs = [
             (place, output) for place, output in enumerate(catalog.outputs) if output.kind == "text"
         ]
@@ -152,7 +153,8 @@ class Fold:
         if self.catalog.similarities:
             self._compare(scratch, [0], lambda name, _: getattr(event, name, None))
         self._derive(scratch, 1)
-        row_values: list[Value] = scratch.columns[self._output_rows, 0].tolist()
+        column = values.tolist()
+        row_values: list[Value] = [column[row] for row in self._output_list]
         if self._text_outputs:
             for place, output in self._text_outputs:
                 if output.text_field is not None:
@@ -210,8 +212,7 @@ class Fold:
         }
         arrays = {
             "pool": state.pool[: int(state.header[kernel.BUMP])].copy(),
-            "keys": state.keys.copy(),
-            "places": state.places.copy(),
+            "directory": state.directory.copy(),
             "marks": state.marks.copy(),
             "header": state.header.copy(),
             "free": state.free.copy(),
@@ -250,9 +251,7 @@ class Fold:
                     f"snapshot {path.name} was made with another {name}; delete it to rebuild "
                     "the state from the log"
                 )
-        state = self._state
-        state.pool, state.keys, state.places = arrays["pool"], arrays["keys"], arrays["places"]
-        state.marks, state.header, state.free = arrays["marks"], arrays["header"], arrays["free"]
+        self._state.take(arrays)
         self.texts = {float(code): text for code, text in header["texts"]}
         return int(header["offset"])
 
@@ -285,8 +284,7 @@ class Fold:
         kernel.advance(
             *self.catalog.plan.tables,
             state.pool,
-            state.keys,
-            state.places,
+            state.directory,
             state.marks,
             state.header,
             state.free,
@@ -378,35 +376,53 @@ class _State:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.pool = np.zeros(1 << 12, dtype=np.int64)
-        self.keys = np.zeros(1 << 8, dtype=np.int64)
-        self.places = np.zeros(1 << 8, dtype=np.int64)
+        self.directory = np.zeros((1 << 8, 2), dtype=np.int64)
         self.marks = np.zeros((1 << 8, 2), dtype=np.int64)
         self.header = np.zeros(kernel.HEADER_WORDS, dtype=np.int64)
         self.header[kernel.BUMP] = 1  # place 0 means "none"
         self.free = np.zeros(plan.num_streams, dtype=np.int64)
         self.cells = np.zeros(plan.max_visits, dtype=np.int64)
+        self._room = 0
 
     def reserve(self, num_events: int) -> None:
         """Make room for what this many events can add at most."""
-        plan, header = self.plan, self.header
-        needed = int(header[kernel.BUMP]) + num_events * plan.max_words
-        if needed > self.pool.size:
-            # 8 times a small call's need, else half as much again: few copies, little waste.
-            grown = np.zeros(max(needed + self.pool.size // 2, 4096), dtype=np.int64)
-            used = int(header[kernel.BUMP])
-            grown[:used] = self.pool[:used]
-            self.pool = grown
-        cells = int(header[kernel.NUM_CELLS]) + num_events * plan.max_cells
-        if 3 * cells > 2 * self.keys.size:
-            size = _power_above(2 * cells)
-            keys, places = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
-            kernel.rehash_cells(self.keys, self.places, keys, places)
-            self.keys, self.places = keys, places
-        marks = int(header[kernel.NUM_MARKS]) + num_events * plan.max_marks
-        if 3 * marks > 2 * len(self.marks):
-            roomy = np.zeros((_power_above(2 * marks), 2), dtype=np.int64)
-            kernel.rehash_marks(self.marks, roomy)
-            self.marks = roomy
+        self._room -= num_events
+        if self._room < 0:
+            self._grow(num_events)
+
+    def take(self, arrays: Mapping[str, NDArray[np.int64]]) -> None:
+        """Go on from the arrays of a snapshot."""
+        self.pool, self.directory = arrays["pool"], arrays["directory"]
+        self.marks, self.header, self.free = arrays["marks"], arrays["header"], arrays["free"]
+        self._room = 0
+
+    def _grow(self, num_events: int) -> None:
+        plan = self.plan
+        used = int(self.header[kernel.BUMP])
+        if used + num_events * plan.max_words > self.pool.size:
+            # Half as much again: few copies, little waste.
+            size = max(used + num_events * plan.max_words + self.pool.size // 2, 4096)
+            pool = np.zeros(size, dtype=np.int64)
+            pool[:used] = self.pool[:used]
+            self.pool = pool
+        cells, marks = int(self.header[kernel.NUM_CELLS]), int(self.header[kernel.NUM_MARKS])
+        self.directory = _roomy(self.directory, cells + num_events * plan.max_cells)
+        self.marks = _roomy(self.marks, marks + num_events * plan.max_marks)
+        # How many events fit for certain, so that `reserve` is a subtraction most of the time.
+        self._room = -num_events + min(
+            (self.pool.size - used) // max(plan.max_words, 1),
+            (2 * len(self.directory) // 3 - cells) // max(plan.max_cells, 1),
+            (2 * len(self.marks) // 3 - marks) // max(plan.max_marks, 1),
+        )
+
+
+def _roomy(table: NDArray[np.int64], num_entries: int) -> NDArray[np.int64]:
+    """The table, or a larger copy if so many entries would fill more than two thirds of it."""
+    if 3 * num_entries <= 2 * len(table):
+        return table
+    larger = np.zeros((1 << (2 * num_entries).bit_length(), 2), dtype=np.int64)
+    kernel.rehash(table, larger)
+    return larger
 
 
 def _loader(catalog: Catalog, name: str) -> list[tuple[str, int, str, int, bool]]:
@@ -422,7 +438,3 @@ def _loader(catalog: Catalog, name: str) -> list[tuple[str, int, str, int, bool]
         )
         for field_name in catalog.schema.fields_of[name]
     ]
-
-
-def _power_above(number: int) -> int:
-    return 1 << max(number, 1).bit_length()

@@ -130,40 +130,36 @@ def _key(first, second):
 
 
 @njit(cache=True, error_model="numpy")
-def find_cell(pool, keys, places, header, kind, code, width):
-    """The cell of an entity; made, all zero, if it has none."""
-    key = _key(code, kind)
-    mask = keys.size - 1
+def _slot_of(table, key):
+    """Where a key is in an open-addressing table, or the empty place where it would be."""
+    mask = table.shape[0] - 1
     slot = key & mask
-    while keys[slot] != 0:
-        if keys[slot] == key:
-            return places[slot]
+    while table[slot, 0] != 0 and table[slot, 0] != key:
         slot = (slot + 1) & mask
-    cell = header[BUMP]
-    header[BUMP] = cell + width
-    for word in range(cell, cell + width):
-        pool[word] = 0
-    keys[slot] = key
-    places[slot] = cell
-    header[NUM_CELLS] += 1
-    return cell
+    return slot
 
 
 @njit(cache=True, error_model="numpy")
-def _mark_slot(marks, key):
-    """Where a mark is, or the empty place where it would be."""
-    mask = marks.shape[0] - 1
-    slot = key & mask
-    while marks[slot, 0] != 0 and marks[slot, 0] != key:
-        slot = (slot + 1) & mask
-    return slot
+def find_cell(pool, directory, header, kind, code, width):
+    """The cell of an entity; made, all zero, if it has none."""
+    key = _key(code, kind)
+    slot = _slot_of(directory, key)
+    if directory[slot, 0] == 0:
+        cell = header[BUMP]
+        header[BUMP] = cell + width
+        for word in range(cell, cell + width):
+            pool[word] = 0
+        directory[slot, 0] = key
+        directory[slot, 1] = cell
+        header[NUM_CELLS] += 1
+    return directory[slot, 1]
 
 
 @njit(cache=True, error_model="numpy")
 def _unmark(marks, header, key):
     """Remove a mark and close the gap (backward-shift deletion: no tombstones)."""
     mask = marks.shape[0] - 1
-    slot = _mark_slot(marks, key)
+    slot = _slot_of(marks, key)
     if marks[slot, 0] == 0:
         return
     header[NUM_MARKS] -= 1
@@ -179,28 +175,13 @@ def _unmark(marks, header, key):
 
 
 @njit(cache=True, error_model="numpy")
-def _rehash(old_keys, old_values, keys, values):
-    """Move all entries of an open-addressing table into a larger, empty one."""
-    mask = keys.size - 1
-    for i in range(old_keys.size):
-        if old_keys[i] != 0:
-            slot = old_keys[i] & mask
-            while keys[slot] != 0:
-                slot = (slot + 1) & mask
-            keys[slot] = old_keys[i]
-            values[slot] = old_values[i]
-
-
-@njit(cache=True, error_model="numpy")
-def rehash_cells(old_keys, old_places, keys, places):
-    """Move the directory of cells into larger arrays (lengths are powers of 2)."""
-    _rehash(old_keys, old_places, keys, places)
-
-
-@njit(cache=True, error_model="numpy")
-def rehash_marks(old, new):
-    """Move the marks into a larger array of shape (power of 2, 2)."""
-    _rehash(old[:, 0], old[:, 1], new[:, 0], new[:, 1])
+def rehash(table, larger):
+    """Move all entries of a table of shape (power of 2, 2) into a larger, empty one."""
+    for i in range(table.shape[0]):
+        if table[i, 0] != 0:
+            slot = _slot_of(larger, table[i, 0])
+            larger[slot, 0] = table[i, 0]
+            larger[slot, 1] = table[i, 1]
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -391,7 +372,7 @@ def _add_record(
         superseded = fields[f, F_SUPERSEDED]
         if superseded != 0:
             key = _key(value, block + fields[f, F_VALUE])
-            slot = _mark_slot(marks, key)
+            slot = _slot_of(marks, key)
             same_until = MISSING
             if marks[slot, 0] == 0:
                 header[NUM_MARKS] += 1
@@ -481,7 +462,7 @@ def _add_lifetime(pool, marks, header, streams, s, block, accs, fields, scales, 
                 pool[place + 1] = value
         elif kind == ACC_DISTINCT:
             key = _key(value, place)
-            slot = _mark_slot(marks, key)
+            slot = _slot_of(marks, key)
             if marks[slot, 0] == 0:
                 marks[slot, 0] = key
                 header[NUM_MARKS] += 1
@@ -548,7 +529,7 @@ _IS_BAD, _FIRST_PAIR = range(2)
 def _pair(pool, marks, header, attribute, holder, time):
     """Join a holder to an attribute, once."""
     key = _key(attribute, holder)
-    slot = _mark_slot(marks, key)
+    slot = _slot_of(marks, key)
     if marks[slot, 0] != 0:
         return
     marks[slot, 0] = key
@@ -604,7 +585,7 @@ def _label_rate(pool, attribute, cut):
 @njit(cache=True, error_model="numpy")
 def advance(
     ranges, visits, reads, feeds, streams, windows, accs, fields, scales, outs, rates, pair_uses,
-    pool, keys, places, marks, header, free, cells,
+    pool, directory, marks, header, free, cells,
     types, happened_at, known_at, entities, columns, wanted, first, last,
 ):  # fmt: skip
     """Fold the events ``first`` to ``last - 1`` into the state, reading before adding.
@@ -613,7 +594,7 @@ def advance(
     ----------
     ranges ... pair_uses
         The tables of a `Plan`.
-    pool, keys, places, marks, header, free
+    pool, directory, marks, header, free
         The state; the caller has made room (`features.fold.State.reserve`).
     cells : (max_visits,) int64
         Scratch space.
@@ -639,7 +620,7 @@ def advance(
             row = visits[v, V_ENTITY]
             code = entities[row, i] if row >= 0 else np.int64(1)
             cells[v - first_visit] = (
-                find_cell(pool, keys, places, header, visits[v, V_KIND], code, visits[v, V_WIDTH])
+                find_cell(pool, directory, header, visits[v, V_KIND], code, visits[v, V_WIDTH])
                 if code != 0
                 else np.int64(0)
             )

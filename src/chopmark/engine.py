@@ -33,7 +33,7 @@ from chopmark.events.log import EventLog
 from chopmark.events.personal import Vault
 from chopmark.events.schema import type_name
 from chopmark.features.catalog import Catalog
-from chopmark.features.columns import from_events, known_instant
+from chopmark.features.columns import known_instant
 from chopmark.features.fold import Fold, Snapshot
 from chopmark.models.model import Scorer
 from chopmark.times import moment
@@ -288,8 +288,9 @@ class Engine:
                 fold, offset = self._empty_fold(), 0
         for batch in self.log.read(after=offset):
             events = [event for _, event in batch]
-            columns = from_events(events, self.schema, fold.codes, texts=fold.text_fields)
-            for _ in fold.replay(columns, wanted=np.zeros(len(events), dtype=np.bool_)):
+            for _ in fold.replay(
+                fold.columns_of(events), wanted=np.zeros(len(events), dtype=np.bool_)
+            ):
                 pass
             offset = batch[-1][0]
         self.fold, self.offset, self._in_step = fold, offset, False
@@ -307,8 +308,7 @@ class Engine:
             event = msgspec.convert(_example(self.catalog, name), self.schema.types[name])
             fold.step(event)
             batch.append(event)
-        columns = from_events(batch, self.schema, fold.codes, texts=fold.text_fields)
-        for _ in fold.replay(columns):
+        for _ in fold.replay(fold.columns_of(batch)):
             pass
         if self.scorer is not None:
             self.scorer.warm()

@@ -109,6 +109,23 @@ class Catalog:
         """The tables for the kernel."""
         return self._builder.build()
 
+    @cached_property
+    def read_fields(self) -> frozenset[str]:
+        """Fields whose values any feature depends on; the fold leaves out all others."""
+        read = {name for expression, _ in self.conditions.values() for name in expression.reads}
+        read |= {name for expression, _ in self.expressions for name in expression.reads}
+        read |= set(self._alias_of.values()) | {output.name for output in self.outputs}
+        parts = [*self.features, *(part for one in self.features for part in _parts(one))]
+        for feature in parts:
+            if isinstance(feature, Aggregate | Lookup | LabelRate):
+                by = feature.holder if isinstance(feature, LabelRate) else feature.by
+                read |= {by, feature.of or ""}
+        kinds = {field.entity for name, field in self.schema.fields.items() if name in read}
+        alike = {
+            name for name, field in self.schema.fields.items() if field.entity in kinds - {None}
+        }
+        return frozenset((read | alike) & set(self.schema.fields))
+
     def programs(self, codes: Codes) -> tuple[Program, Program]:
         """Programs of the conditions and of the derived features, for these codes."""
         return (
@@ -266,6 +283,10 @@ class Catalog:
         kind = self.kinds[name]
         text_field = source if kind == "text" and source in self.schema.fields else None
         return Output(name, self.row_of[source], kind, text_field)
+
+
+def _parts(feature: AnyFeature) -> tuple[Aggregate, ...]:
+    return feature.parts if isinstance(feature, Derived) else ()
 
 
 def _hash(feature: Feature, read: list[str]) -> str:

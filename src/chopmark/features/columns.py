@@ -68,12 +68,19 @@ class Columns:
 
 
 def from_events(
-    events: Sequence[Event], schema: Schema, codes: Codes, *, texts: frozenset[str] = frozenset()
+    events: Sequence[Event],
+    schema: Schema,
+    codes: Codes,
+    *,
+    fields: frozenset[str] | None = None,
+    texts: frozenset[str] = frozenset(),
 ) -> Columns:
     """Columns of event objects whose ``known_at`` is set.
 
     Parameters
     ----------
+    fields : set of str, optional
+        Fields to fill in; all by default.
     texts : set of str
         Text fields to keep as texts.
     """
@@ -100,7 +107,14 @@ def from_events(
         for field_name in schema.fields_of[name]:
             spec = schema.fields[field_name]
             row = len(TIMES) + _row_of(schema, field_name)
+            if fields is not None and field_name not in fields | texts:
+                continue
             given = [getattr(event, field_name) for event in chosen]
+            if field_name in texts:
+                for i, value in zip(where.tolist(), given, strict=True):
+                    kept[field_name][i] = value
+            if fields is not None and field_name not in fields:
+                continue
             if spec.kind == "text":
                 columns.values[row, where] = [
                     np.nan if value is None else codes.value(value) for value in given
@@ -109,9 +123,6 @@ def from_events(
                     columns.entities[entity_row[field_name], where] = [
                         0 if value is None else codes.code(value) for value in given
                     ]
-                if field_name in texts:
-                    for i, value in zip(where.tolist(), given, strict=True):
-                        kept[field_name][i] = value
             elif spec.kind == "time":
                 columns.values[row, where] = [
                     np.nan if value is None else float(instant(value)) for value in given

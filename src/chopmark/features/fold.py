@@ -11,7 +11,7 @@ folds the tail.
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -26,7 +26,7 @@ from chopmark.events.schema import type_name
 from chopmark.expressions import Codes, run
 from chopmark.features import kernel
 from chopmark.features.catalog import TIMES, Catalog
-from chopmark.features.columns import Columns, known_instant
+from chopmark.features.columns import Columns, from_events, known_instant
 from chopmark.features.plan import Plan
 from chopmark.times import instant
 
@@ -97,7 +97,7 @@ class Fold:
 
     @property
     def text_fields(self) -> frozenset[str]:
-        """Text fields that `columns.from_events` and `from_frame` must keep for `replay`."""
+        """Text fields that columns must keep as texts for `replay`."""
         shown = {output.text_field for _, output in self._text_outputs if output.text_field}
         compared = {
             name
@@ -106,6 +106,19 @@ class Fold:
             if name in self.catalog.schema.fields
         }
         return self._text_fields | shown | compared
+
+    def columns_of(self, events: Sequence[Event], *, also: frozenset[str] = frozenset()) -> Columns:
+        """Events as columns for `replay`, with the fields that the features read.
+
+        Parameters
+        ----------
+        also : set of str
+            More fields to fill in.
+        """
+        fields = self.catalog.read_fields | also
+        return from_events(
+            events, self.catalog.schema, self.codes, fields=fields, texts=self.text_fields
+        )
 
     def step(self, event: Event, *, read: bool = True) -> list[Value]:
         """The features of an event before it, with the event then added to the state.
@@ -437,4 +450,5 @@ def _loader(catalog: Catalog, name: str) -> list[tuple[str, int, str, int, bool]
             field_name in kept,
         )
         for field_name in catalog.schema.fields_of[name]
+        if field_name in catalog.read_fields
     ]

@@ -15,13 +15,23 @@ from chopmark.features.columns import Columns, empty_columns
 
 
 def from_frame(
-    frame: pl.DataFrame, schema: Schema, codes: Codes, *, texts: frozenset[str] = frozenset()
+    frame: pl.DataFrame,
+    schema: Schema,
+    codes: Codes,
+    *,
+    fields: frozenset[str] | None = None,
+    texts: frozenset[str] = frozenset(),
 ) -> Columns:
     """Columns of a frame with a row per event, without making event objects.
 
     The frame has ``type``, ``happened_at`` and ``known_at`` (datetimes, or int64
     microseconds), and a column for each field that any row has; its rows are in the order
     of the log.
+
+    Parameters
+    ----------
+    fields, texts
+        As for `chopmark.features.columns.from_events`.
 
     Raises
     ------
@@ -60,14 +70,16 @@ def from_frame(
         if name not in frame.columns:
             continue
         series = frame[name]
+        if name in texts:
+            columns.texts[name] = series.to_list()
+        if fields is not None and name not in fields:
+            continue
         if spec.kind == "text":
             places, known = _encode(series, codes)
             columns.values[row] = (known >> 12).astype(np.float64)[places]
             columns.values[row][places == len(known) - 1] = np.nan
             if spec.entity is not None:
                 columns.entities[entity_row] = known[places]
-            if name in texts:
-                columns.texts[name] = series.to_list()
         elif spec.kind == "time":
             values = _micros(series).astype(np.float64)
             columns.values[row] = np.where(series.is_null().to_numpy(), np.nan, values)

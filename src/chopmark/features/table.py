@@ -16,7 +16,7 @@ from chopmark.errors import FeatureError, InvalidTable
 from chopmark.events.event import Event
 from chopmark.expressions import compile_program, parse, run
 from chopmark.features.catalog import TIMES, Catalog
-from chopmark.features.columns import Columns, from_events
+from chopmark.features.columns import Columns
 from chopmark.features.fold import Fold
 from chopmark.features.label import Label
 from chopmark.times import Instant, duration
@@ -70,7 +70,7 @@ def training_table(
         columns = (
             batch
             if isinstance(batch, Columns)
-            else from_events(batch, schema, fold.codes, texts=fold.text_fields)
+            else fold.columns_of(batch, also=labels.fields if labels else frozenset())
         )
         if len(columns) == 0:
             continue
@@ -115,11 +115,13 @@ class _Labels:
         if label.by not in names:
             raise FeatureError(f"the label joins by field `{label.by}`, which the schema lacks")
         self.row = len(TIMES) + names.index(label.by)
+        self.fields = frozenset({label.by})
         self.program = None
         if label.where is not None:
             kinds = {name: field.kind for name, field in schema.fields.items()}
             places = {name: len(TIMES) + place for place, name in enumerate(names)}
             expression = parse(label.where, kinds)
+            self.fields |= set(expression.reads)
             # The result goes behind the fields, into a row of its own.
             target = len(TIMES) + len(names)
             self.program = compile_program([(expression, target)], places, fold.codes)

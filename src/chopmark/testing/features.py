@@ -15,7 +15,6 @@ import numpy as np
 
 from chopmark.events.event import Event
 from chopmark.features.catalog import AnyFeature, Catalog
-from chopmark.features.columns import from_events
 from chopmark.features.fold import Fold, Value
 from chopmark.testing.oracle import Oracle, Raw
 
@@ -72,10 +71,7 @@ def replayed_values(catalog: Catalog, events: Sequence[Event], size: int) -> lis
     fold = Fold(catalog)
     rows: list[list[Value]] = []
     for start in range(0, len(events), size):
-        batch = from_events(
-            events[start : start + size], catalog.schema, fold.codes, texts=fold.text_fields
-        )
-        for replayed in fold.replay(batch):
+        for replayed in fold.replay(fold.columns_of(events[start : start + size])):
             columns: list[list[Value]] = [
                 list(replayed.texts[name]) if name in replayed.texts else _plain(values)
                 for name, values in zip(catalog.names, replayed.values, strict=True)

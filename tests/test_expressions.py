@@ -318,7 +318,7 @@ MESSAGES = [
     (
         "amount_usd ** 2",
         0,
-        "expected a value, an operator or a function of the language, got `binop`",
+        "expected a value, an operator or a function of the language, got `pow`",
     ),
     (
         "amount_usd.real",

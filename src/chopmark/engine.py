@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from chopmark.decisions.decision import Decision, Reason, decision_id
+from chopmark.decisions.decision import PREFIX, Decision, Reason, decision_id
 from chopmark.decisions.policy import Policy, Value, score_reasons
 from chopmark.errors import (
     AlreadyTaken,
@@ -36,7 +37,7 @@ from chopmark.features.catalog import Catalog
 from chopmark.features.columns import known_instant
 from chopmark.features.fold import Fold, Snapshot
 from chopmark.models.model import Scorer
-from chopmark.times import moment
+from chopmark.times import DAY, moment
 
 logger = logging.getLogger(__name__)
 
@@ -135,11 +136,7 @@ class Engine:
         self._places: list[int] = []
         self._spent_place = self.catalog.names.index(self.policy.spent)
         self._policy_hash = self.policy.hash
-        self._learns_from_decisions = any(
-            "decision" in getattr(part, "events", ())
-            for feature in self.catalog.features
-            for part in (feature, *getattr(feature, "parts", ()))
-        )
+        self._learns_from_decisions = "decision" in self.catalog.event_types
         if scorer is not None:
             self.use(scorer)
 
@@ -187,7 +184,7 @@ class Engine:
         if repeated is not None:
             return repeated
         user = _user_of(event)
-        event = self._admit(event)
+        event, event_body = self._admit(event)
         self._in_step = True
         values = self.fold.step(event)
         score, reasons = self._score(values)
@@ -219,7 +216,7 @@ class Engine:
         if self._learns_from_decisions:
             self.fold.step(decision, read=False)
         body = self.schema.encode(decision)
-        first = self.log.append_encoded([(event, self.schema.encode(event)), (decision, body)])
+        first = self.log.append_encoded([(event, event_body), (decision, body)])
         self.offset = first + 1
         self._in_step = False
         return Assessment(decision, body, first + 1)
@@ -236,10 +233,10 @@ class Engine:
         """
         if self._known(event) is not None:
             return None
-        event = self._admit(event)
+        event, body = self._admit(event)
         self._in_step = True
         self.fold.step(event, read=False)
-        self.offset = self.log.append(event)
+        self.offset = self.log.append_encoded([(event, body)])
         self._in_step = False
         return self.offset
 
@@ -305,7 +302,7 @@ class Engine:
         fold = self._empty_fold()
         batch: list[Event] = []
         for name in self.schema.types:
-            event = msgspec.convert(_example(self.catalog, name), self.schema.types[name])
+            event = self.schema.types[name](**_example(self.catalog, name))
             fold.step(event)
             batch.append(event)
         for _ in fold.replay(fold.columns_of(batch)):
@@ -354,15 +351,22 @@ class Engine:
         read = [values[place] for place in self._places]
         try:
             score, contributions = scorer.explain_row(read)
+            if not 0.0 <= score <= 1.0:
+                raise ArtifactError(f"expected a score from 0 to 1, got {score!r}")
+            return score, score_reasons(scorer.reads, read, contributions)
         except Exception:
             logger.exception("the model failed on one event; the default limit holds")
             text = "the model failed on this event: the default limit holds"
             return None, [Reason(code="model_failed", text=text)]
-        return score, score_reasons(scorer.reads, read, contributions)
 
     def _known(self, event: Event) -> Event | None:
         if isinstance(event, Decision):
             raise InvalidEvent("expected a fact, got a `decision`: these are made here")
+        if event.id.startswith(PREFIX):
+            raise InvalidEvent(
+                f"expected an id that does not begin with `{PREFIX}`: such ids are those of "
+                "decisions - at `$.id`"
+            )
         if self._in_step:
             raise LogUnavailable("an earlier event was left half done; recover the engine first")
         return self.log.find(event.id)
@@ -380,15 +384,24 @@ class Engine:
         assert isinstance(decision, Decision)
         return Assessment(decision, body, self.offset, repeated=True)
 
-    def _admit(self, event: Event) -> Event:
-        """The event as it enters the log: tokens for identifiers, and when it was known."""
+    def _admit(self, event: Event) -> tuple[Event, bytes]:
+        """The event and its text as they enter the log: sealed, and stamped when known.
+
+        What is appended must be readable for ever, so it is read once here: an event that
+        was built in process has been checked by nobody yet.
+        """
         if event.known_at is not None and not self.trust_known_at:
             raise InvalidEvent(
                 "expected no `known_at`: the log says when an event was known - at `$.known_at`"
             )
         proposed = known_instant(event) if self.trust_known_at else None
         event = self.vault.seal(event, self.schema)
-        return msgspec.structs.replace(event, known_at=moment(self.log.known_at(proposed)))
+        event = msgspec.structs.replace(event, known_at=moment(self.log.known_at(proposed)))
+        try:
+            body = self.schema.encode(event)
+        except (TypeError, ValueError) as error:
+            raise InvalidEvent(f"expected an event that can be written, got: {error}") from error
+        return self.schema.decode(body), body
 
     def _empty_fold(self) -> Fold:
         return Fold(self.catalog, key=bytes.fromhex(self.vault.token("codes", "fold")[4:]))
@@ -426,13 +439,13 @@ def _user_of(event: Event) -> str:
     return user
 
 
-def _example(catalog: Catalog, name: str) -> dict[str, object]:
-    """Any valid event of a type."""
+def _example(catalog: Catalog, name: str) -> dict[str, Any]:
+    """Any values of the right types for the required fields of an event type."""
     event_type = catalog.schema.types[name]
-    example: dict[str, object] = {"type": name}
+    example: dict[str, Any] = {}
     for part in msgspec.structs.fields(event_type):
         if part.required:
-            example[part.encode_name] = _example_value(msgspec.inspect.type_info(part.type))
+            example[part.name] = _example_value(msgspec.inspect.type_info(part.type))
     return example
 
 
@@ -448,7 +461,7 @@ def _example_value(wanted: msgspec.inspect.Type) -> object:
         msgspec.inspect.IntType: 1,
         msgspec.inspect.FloatType: 1.0,
         msgspec.inspect.BoolType: True,
-        msgspec.inspect.DateTimeType: "1970-01-02T00:00:00Z",
+        msgspec.inspect.DateTimeType: moment(DAY),
         msgspec.inspect.ListType: [],
     }
     return examples[type(wanted)]

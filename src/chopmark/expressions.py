@@ -23,6 +23,7 @@ only if the texts do, up to a collision of probability 2**-52.
 
 import ast
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
@@ -183,7 +184,9 @@ def parse(text: str, kinds: Mapping[str, Kind]) -> Expression:
         )
     source = text.strip().replace("\r\n", "\n").replace("\r", "\n")
     try:
-        tree = ast.parse(source, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of texts like `1and`, which parse all the same
+            tree = ast.parse(source, mode="eval").body
     except SyntaxError as error:
         place = len(source)  # without an offset, the text ended too early
         if error.lineno and error.offset:
@@ -434,10 +437,10 @@ class _Checker:
                 return self.same_kind(body, orelse, below)
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 return self.kind_of_call(node, name, arguments, below)
+        what = type(node.op if isinstance(node, ast.BinOp | ast.UnaryOp) else node).__name__
         raise self.complain(
             node,
-            "expected a value, an operator or a function of the language, got "
-            f"`{type(node).__name__.lower()}`",
+            f"expected a value, an operator or a function of the language, got `{what.lower()}`",
         )
 
     def kind_of_call(

@@ -194,7 +194,7 @@ def test_errors_are_one_line_and_exit_with_one(chopmark, events, tmp_path):
     assert_one_line(chopmark("ingest", data, existing), "expected")
     assert_one_line(chopmark("ingest", existing, events), "file")
     assert_one_line(chopmark("train", existing), "file")
-    assert_one_line(chopmark("train", tmp_path / "nothing"), "log.sqlite")
+    assert_one_line(chopmark("train", tmp_path / "nothing"), "data folder")
     assert_one_line(chopmark("train", data), "expected events of type `purchase`")
     chopmark("ingest", data, events)
     assert_one_line(chopmark("train", data, "--rows", "nope"), "event `nope`")

@@ -20,7 +20,7 @@ from chopmark.errors import (
     PolicyError,
     SchemaError,
 )
-from chopmark.events import Entity, Event, MemoryLog, Schema, SqliteLog, Usd
+from chopmark.events import Carried, Entity, Event, MemoryLog, Schema, SqliteLog, Usd
 from chopmark.features import Aggregate, Catalog, Lookup, training_table
 from chopmark.pipelines import exchange
 from chopmark.testing.stores import check_store
@@ -198,7 +198,6 @@ def test_a_model_that_fails_leaves_the_default_limit_and_says_so(caplog):
     assert_default(one.assess(purchase("p3", 2)).decision, "no_model")
 
 
-@pytest.mark.xfail(strict=True, reason="PolicyError leaves the engine half done: see the report")
 @pytest.mark.parametrize("score", [float("nan"), 1.5, -0.1, None, "high"])
 def test_a_model_that_gives_no_score_leaves_the_default_limit_and_says_so(score):
     one = engine(scorer=HandScorer(breaks=lambda: (score, np.zeros(2))))
@@ -384,7 +383,6 @@ def test_the_longest_id_is_read_back():
     assert other.log.find(decision_id(name)).about == name
 
 
-@pytest.mark.xfail(strict=True, reason="ids that open with `decision:` are taken: see the report")
 def test_an_event_cannot_take_the_id_of_a_decision():
     one = engine()
     with pytest.raises(InvalidEvent):
@@ -395,7 +393,6 @@ def test_an_event_cannot_take_the_id_of_a_decision():
     one.assess(purchase("p2", 2))
 
 
-@pytest.mark.xfail(strict=True, reason="an error between the step and the append sticks: report")
 @pytest.mark.parametrize(
     "event",
     [
@@ -419,10 +416,9 @@ class Picky(Event):
     country: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
     amount_usd: Usd
     tries: Annotated[int, msgspec.Meta(ge=10)]
-    tags: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
+    tags: Annotated[list[str], msgspec.Meta(min_length=1), Carried()]
 
 
-@pytest.mark.xfail(strict=True, reason="warm makes examples that the fields refuse: see the report")
 def test_warming_up_minds_no_constraint():
     catalog = Catalog(
         Schema(Picky, Decision), Aggregate("decision", "sum", of="allowed_usd", window="7d")
@@ -438,7 +434,6 @@ def test_warming_up_changes_nothing():
     assert timeless(run(one, EVENTS[50:90])) == timeless(run(other, EVENTS[50:90]))
 
 
-@pytest.mark.xfail(strict=True, reason="_learns_from_decisions overlooks Lookup: see the report")
 def test_lookups_of_decisions_are_learned_live_too():
     catalog = Catalog(SCHEMA, Lookup("decision", "allowed_usd"), Aggregate("purchase", "count"))
     application = Application(catalog, Policy(spent="purchase_count"))

@@ -153,9 +153,6 @@ def test_the_spread_is_exact_for_amounts_of_daily_life(largest):
     check_feature(catalog.features, catalog, events)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the kernel takes the difference of two rounded numbers: see the report"
-)
 @pytest.mark.parametrize(
     "amounts", [(1e10, 1e10 - 0.01), (1e8, 1e8 - 0.01), (1e6, 1e6 - 0.01, 1e6)]
 )

@@ -43,5 +43,10 @@ def load_recipe(source: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InvalidInput(
+            f"expected Python in {source}, got {error.msg} in line {error.lineno}"
+        ) from error
     return module

@@ -5,6 +5,7 @@ from typing import Literal
 
 from chopmark.cli.application import load_application
 from chopmark.cli.show import console, metrics_table, progress, table
+from chopmark.errors import InvalidInput
 from chopmark.pipelines.folder import DataFolder
 from chopmark.pipelines.training import train as train_model
 from chopmark.tabular import EasyML
@@ -34,6 +35,8 @@ def train(
         Of the training.
     """
     application, label = load_application(app)
+    if not data.is_dir():
+        raise InvalidInput(f"expected a data folder with a log at {data}, got none; ingest first")
     folder = DataFolder(data)
     with folder.open_log(application, read_only=True) as log:
         with progress("replay the log and train", len(log)) as done:

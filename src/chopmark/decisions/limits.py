@@ -59,7 +59,7 @@ class LimitCurve:
         share = (score - self._scores[left]) / (self._scores[right] - self._scores[left])
         limit = math.exp((1.0 - share) * self._logs[left] + share * self._logs[right])
         # Down to whole cents, save what rounding in exp and log took from an exact limit.
-        return math.floor(limit * 100.0 + 1e-6) / 100.0
+        return math.floor(limit * 100.0 * (1.0 + 1e-14) + 1e-6) / 100.0
 
 
 def _rises(numbers: Iterable[float], *, strictly: bool = True) -> bool:

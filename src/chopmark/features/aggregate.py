@@ -61,6 +61,8 @@ class Aggregate:
     where: str | None = None
 
     def __post_init__(self) -> None:
+        if not self.events:
+            raise FeatureError("an aggregate needs at least one event type, got none")
         if self.op not in OPERATIONS:
             raise FeatureError(
                 f"unknown operation `{self.op}` of `{self.name}`"

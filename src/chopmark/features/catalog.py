@@ -126,6 +126,19 @@ class Catalog:
         }
         return frozenset((read | alike) & set(self.schema.fields))
 
+    @cached_property
+    def event_types(self) -> frozenset[str]:
+        """Event types that change the value of any feature."""
+        types: set[str] = set()
+        for feature in (*self.features, *(part for one in self.features for part in _parts(one))):
+            if isinstance(feature, Aggregate | LabelRate):
+                types |= set(feature.events)
+            if isinstance(feature, LabelRate):
+                types |= set(feature.labels)
+            if isinstance(feature, Lookup):
+                types.add(feature.event)
+        return frozenset(types)
+
     def programs(self, codes: Codes) -> tuple[Program, Program]:
         """Programs of the conditions and of the derived features, for these codes."""
         return (

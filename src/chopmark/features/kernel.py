@@ -16,7 +16,7 @@ window forward and taking each record out again, so a step costs O(1) amortised,
 long the window, and nothing is ever recomputed.
 
 - Sums are integers of a field's steps: taking out is the exact inverse of putting in.
-  Squares are kept as three sums of 20-bit halves, which cannot overflow.
+  Squares are kept as sums over 20-bit halves, which cannot overflow.
 - Distinct counts: a record is *superseded* once a later record of the same value exists;
   the number of distinct values in a window is its number of records not superseded by
   another one inside it.
@@ -205,6 +205,7 @@ def _accumulate(pool, place, kind, value, sign):
         pool[place] += sign * high * high
         pool[place + 1] += sign * high * low
         pool[place + 2] += sign * low * low
+        pool[place + 3] += sign * high
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -471,6 +472,27 @@ def _add_lifetime(pool, marks, header, streams, s, block, accs, fields, scales, 
             _accumulate(pool, place, kind, value, np.int64(1))
 
 
+@njit(cache=True, error_model="numpy")
+def _spread(pool, place, total, count):
+    """Standard deviation of ``count`` values in steps, from their sum and their squares.
+
+    Around the whole number m nearest to the mean, so that nothing large cancels: with
+    x = 2**20 h + l and m = 2**20 p + q, the sum of (x - m)**2 has three parts, each an exact
+    integer.
+    """
+    middle = np.int64(round(total / count))
+    p = middle >> np.int64(20)
+    q = middle & (HALF - np.int64(1))
+    highs = pool[place + 3]
+    lows = total - highs * HALF
+    hh = pool[place] - 2 * p * highs + count * p * p
+    hl = pool[place + 1] - q * highs - p * lows + count * p * q
+    ll = pool[place + 2] - 2 * q * lows + count * q * q
+    offset = (total - middle * count) / count
+    variance = (hh * 1099511627776.0 + hl * 2097152.0 + ll) / count - offset * offset
+    return math.sqrt(variance) if variance > 0.0 else 0.0
+
+
 @njit(cache=True, error_model="numpy", inline="always")
 def _read(pool, streams, s, block, outs, fields, scales, columns, i, as_of):
     """Write the values of a stream's features into their columns."""
@@ -491,13 +513,7 @@ def _read(pool, streams, s, block, outs, fields, scales, columns, i, as_of):
         elif op == OUT_STD:
             count = pool[block + outs[o, O_B]]
             if count > 0:
-                c = block + outs[o, O_C]
-                squares = (
-                    pool[c] * 1099511627776.0 + pool[c + 1] * 2097152.0 + pool[c + 2]
-                )  # 2**40, 2**21, 1
-                mean = pool[a] / count
-                variance = squares / count - mean * mean
-                value = math.sqrt(variance) / scale if variance > 0.0 else 0.0
+                value = _spread(pool, block + outs[o, O_C], pool[a], count) / scale
         elif op == OUT_EXTREME:
             record = _resolve(pool, pool[a], outs[o, O_B])
             if record != 0:

@@ -79,7 +79,7 @@ def training_table(
         wanted = np.isin(columns.types, places)
         for replayed in fold.replay(columns, wanted=wanted):
             if len(replayed.rows):
-                parts.append(_frame(catalog, columns, replayed.rows, replayed.values)
+                parts.append(_frame(catalog, columns, replayed.rows, replayed.values, num_events)
                              .with_columns(pl.Series(name, texts, dtype=pl.String)
                                            for name, texts in replayed.texts.items()))  # fmt: skip
                 if labels is not None:
@@ -121,6 +121,11 @@ class _Labels:
             kinds = {name: field.kind for name, field in schema.fields.items()}
             places = {name: len(TIMES) + place for place, name in enumerate(names)}
             expression = parse(label.where, kinds)
+            if expression.kind != "boolean":
+                raise FeatureError(
+                    f"the label's condition `{label.where}` is a {expression.kind}; expected a "
+                    "boolean"
+                )
             self.fields |= set(expression.reads)
             # The result goes behind the fields, into a row of its own.
             target = len(TIMES) + len(names)
@@ -131,6 +136,8 @@ class _Labels:
 
     def add_rows(self, columns: Columns, rows: NDArray[np.int64]) -> None:
         if self.label.refers:
+            if not columns.ids:
+                raise InvalidTable("a label that refers to events needs their ids: column `id`")
             ids = [self.codes.value(columns.ids[row]) for row in rows.tolist()]
             self.keys.append(np.array(ids, dtype=np.float64))
         else:
@@ -168,12 +175,16 @@ class _Labels:
 
 
 def _frame(
-    catalog: Catalog, columns: Columns, rows: NDArray[np.int64], values: NDArray[np.float64]
+    catalog: Catalog,
+    columns: Columns,
+    rows: NDArray[np.int64],
+    values: NDArray[np.float64],
+    first: int,
 ) -> pl.DataFrame:
     data: dict[str, pl.Series] = {
         "event_id": pl.Series([columns.ids[row] for row in rows.tolist()], dtype=pl.String)
         if len(columns.ids)
-        else pl.Series(np.arange(len(rows)).astype(str)),
+        else pl.Series((rows + first).astype(str)),  # without ids: the place in the log
         "as_of": pl.Series(columns.known_at[rows]).cast(pl.Datetime("us", "UTC")),
     }
     for output, column in zip(catalog.outputs, values, strict=True):

@@ -7,6 +7,7 @@ them share a device with others, which no row says and every window over the dev
 """
 
 from datetime import timedelta
+from itertools import chain
 from typing import Annotated
 
 import polars as pl
@@ -51,18 +52,19 @@ class FraudReport(Event):
     user: Annotated[str, Entity("user")]
 
 
-row = [Derived(name) for name in ("amount_usd", "source", "browser", "sex", "age")]
-age = [Aggregate("sign_up", "seconds_since_first")]
-seen = aggregates(("sign_up", "purchase"), by=["device"], windows=["10m", "1h", "1d", "90d"])
-seen += aggregates("sign_up", by=["device"], ops=["distinct"], of="user", windows=["90d"])
-seen += aggregates("sign_up", by=["device"], ops=["seconds_since_first", "seconds_since_last"])
+steps = {
+    "the row alone": [Derived(name) for name in ("amount_usd", "source", "browser", "sex", "age")],
+    "and the account's age": [Aggregate("sign_up", "seconds_since_first")],
+    "and the device's past": [
+        *aggregates(("sign_up", "purchase"), by=["device"], windows=["10m", "1h", "1d", "90d"]),
+        *aggregates("sign_up", by=["device"], ops=["distinct"], of="user", windows=["90d"]),
+        *aggregates("sign_up", by=["device"], ops=["seconds_since_first", "seconds_since_last"]),
+    ],
+}
 spent = Aggregate("decision", "sum", of="allowed_usd", window="7d")
-
-application = Application(
-    Catalog(Schema(SignUp, Purchase, FraudReport, Decision), *row, *age, *seen, spent)
-)
+schema = Schema(SignUp, Purchase, FraudReport, Decision)
+application = Application(Catalog(schema, *chain(*steps.values()), spent))
 label = Label(events=("fraud_report",), matures="1d")
-steps = {"the row alone": row, "and the account's age": age, "and the device's past": seen}
 
 
 def sources() -> list[Source]:

@@ -17,7 +17,7 @@ comparison with a missing value are missing; ``and``, ``or`` and ``not`` are thr
 the logarithm of nothing) is missing. ``time - time`` is a number of seconds.
 
 Inside, every value is one float64: NaN is missing, booleans are 0 and 1, times are
-microseconds since 1970, texts are 52-bit keyed codes (`Codes`), which compare equal if and
+microseconds since 1970, texts are 52-bit keyed codes (`chopmark.codes`), which compare equal if and
 only if the texts do, up to a collision of probability 2**-52.
 """
 
@@ -26,13 +26,14 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from typing import Literal
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from chopmark.codes import Codes
 from chopmark.errors import InvalidExpression, did_you_mean
 
 Kind = Literal["number", "boolean", "text", "time"]
@@ -87,36 +88,6 @@ FUNCTIONS: dict[str, Function] = {
     "weekday": Function(("time",), "number", _WEEKDAY, "day of the week in UTC, Monday is 0"),
 }
 """Functions besides ``missing(x)`` and ``coalesce(x, y)``, which take any kind."""
-
-
-class Codes:
-    """Turns texts into keyed 64-bit codes: equal texts, equal codes, and no way to collide.
-
-    Parameters
-    ----------
-    key : bytes
-        Up to 64 secret bytes, so that nobody outside can craft two texts of one code.
-    """
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-        self._known: dict[str, int] = {}
-
-    def code(self, text: str) -> int:
-        """The code of a text: a signed 64-bit integer, never 0."""
-        known = self._known.get(text)
-        if known is not None:
-            return known
-        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=self.key)
-        code = int.from_bytes(digest.digest(), "little", signed=True) or 1
-        if len(self._known) >= 1_000_000:  # a bound on memory, not a policy
-            self._known.clear()
-        self._known[text] = code
-        return code
-
-    def value(self, text: str) -> float:
-        """The text as a value of the language: the 52 upper bits of its code."""
-        return float(self.code(text) >> 12)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
+from chopmark.codes import Codes
 from chopmark.errors import FeatureError, InvalidExpression, did_you_mean
 from chopmark.events.schema import Schema
-from chopmark.expressions import Codes, Expression, Kind, Program, compile_program, parse
+from chopmark.expressions import Expression, Kind, Program, compile_program, parse
 from chopmark.features.aggregate import Aggregate, LabelRate
 from chopmark.features.derived import Derived, Similarity
 from chopmark.features.feature import EVERYONE, Feature

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from chopmark.codes import Codes
 from chopmark.events.event import Event
 from chopmark.events.schema import Schema, type_name
-from chopmark.expressions import Codes
 from chopmark.features.catalog import TIMES
 from chopmark.times import Instant, instant
 

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from chopmark.codes import Codes
 from chopmark.errors import SnapshotError
 from chopmark.events.event import Event
 from chopmark.events.schema import type_name
-from chopmark.expressions import Codes, run
+from chopmark.expressions import run
 from chopmark.features import kernel
 from chopmark.features.catalog import TIMES, Catalog
 from chopmark.features.columns import Columns, from_events, known_instant

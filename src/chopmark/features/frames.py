@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from chopmark.codes import Codes
 from chopmark.errors import InvalidTable, did_you_mean
 from chopmark.events.schema import Schema
-from chopmark.expressions import Codes
 from chopmark.features.catalog import TIMES
 from chopmark.features.columns import Columns, empty_columns
 
@@ -75,27 +75,16 @@ def from_frame(
         if fields is not None and name not in fields:
             continue
         if spec.kind == "text":
-            places, known = _encode(series, codes)
-            columns.values[row] = (known >> 12).astype(np.float64)[places]
-            columns.values[row][places == len(known) - 1] = np.nan
+            known = codes.column(series.cast(pl.String).to_arrow().cast("large_string"))
+            columns.values[row] = np.where(known == 0, np.nan, known >> 12)
             if spec.entity is not None:
-                columns.entities[entity_row] = known[places]
+                columns.entities[entity_row] = known
         elif spec.kind == "time":
             values = _micros(series).astype(np.float64)
             columns.values[row] = np.where(series.is_null().to_numpy(), np.nan, values)
         else:
             columns.values[row] = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
     return columns
-
-
-def _encode(series: pl.Series, codes: Codes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places into the codes of the unique texts; the last place is for missing, code 0."""
-    encoded = series.cast(pl.String).to_arrow().cast("large_string").dictionary_encode()
-    unique = encoded.dictionary.to_pylist()
-    places = encoded.indices.fill_null(len(unique)).to_numpy(zero_copy_only=False)
-    known = np.zeros(len(unique) + 1, dtype=np.int64)
-    known[:-1] = [codes.code(text) for text in unique]
-    return places.astype(np.int64), known
 
 
 def _check_columns(frame: pl.DataFrame, schema: Schema) -> None:

@@ -33,7 +33,7 @@ check: $(VENV)/.lint ## Check format, style, types and the import contract.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.product $(PEERS)/.ready ## Measure; ratios to named rivals, side by side (BENCH_ARGS chooses).
+bench: $(VENV)/.test $(PEERS)/.ready ## Measure; ratios to named rivals, side by side (BENCH_ARGS chooses).
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 format: $(VENV)/.lint ## Format the code and mend what ruff can mend.

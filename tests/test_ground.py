@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chopmark import errors, times
-from chopmark.errors import InvalidInput, MissingExtra, did_you_mean
+from chopmark.errors import InvalidInput, did_you_mean
 
 
 def test_every_error_is_in_the_tree_and_in_its_drawing() -> None:
@@ -21,10 +21,6 @@ def test_every_error_is_in_the_tree_and_in_its_drawing() -> None:
         assert issubclass(error, errors.ChopmarkError)
         assert error.__name__ in errors.__doc__
         assert error.__doc__
-
-
-def test_a_missing_extra_answers_with_its_install_line() -> None:
-    assert "pip install 'chopmark[postgres]'" in str(MissingExtra("psycopg", "postgres"))
 
 
 def test_hints() -> None:

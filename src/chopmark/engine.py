@@ -64,6 +64,24 @@ class Application:
                 "the schema of an application needs the event type `Decision`; add "
                 "`chopmark.Decision` to its event types"
             )
+        schema = self.catalog.schema
+        for name in self.policy.gated:
+            if name not in schema.types:
+                raise PolicyError(
+                    f"the policy gates event `{name}`, which the schema lacks"
+                    + did_you_mean(name, schema.types)
+                )
+            amount = schema.fields.get(self.policy.amount)
+            if self.policy.amount not in schema.fields_of[name]:
+                raise PolicyError(
+                    f"the policy reads field `{self.policy.amount}`, which event `{name}` lacks"
+                    + did_you_mean(self.policy.amount, schema.fields_of[name])
+                )
+            if amount is None or amount.decimals != 2 or not amount.exact:
+                raise PolicyError(
+                    f"the policy bounds field `{self.policy.amount}`, which must be declared as "
+                    "`Usd`: whole cents"
+                )
         if self.policy.spent not in self.catalog.names:
             raise PolicyError(
                 f"the policy reads feature `{self.policy.spent}`, which the catalog lacks"
@@ -81,7 +99,8 @@ class Assessment:
     body : bytes
         Its JSON text, as it stands in the log.
     offset : int
-        Of the decision; durable once ``log.sync`` has returned this offset or a later one.
+        Of the decision, or the newest one for a repeat; the answer is durable once
+        ``log.sync`` has returned this offset or a later one.
     repeated : bool
         Whether the event was known already and this is the answer of then.
     """
@@ -132,6 +151,7 @@ class Engine:
         self.scorer: Scorer | None = None
         self.fold = self._empty_fold()
         self.offset = 0
+        self._last_id = ""
         self._in_step = False
         self._places: list[int] = []
         self._spent_place = self.catalog.names.index(self.policy.spent)
@@ -217,7 +237,7 @@ class Engine:
             self.fold.step(decision, read=False)
         body = self.schema.encode(decision)
         first = self.log.append_encoded([(event, event_body), (decision, body)])
-        self.offset = first + 1
+        self.offset, self._last_id = first + 1, decision.id
         self._in_step = False
         return Assessment(decision, body, first + 1)
 
@@ -236,14 +256,14 @@ class Engine:
         event, body = self._admit(event)
         self._in_step = True
         self.fold.step(event, read=False)
-        self.offset = self.log.append_encoded([(event, body)])
+        self.offset, self._last_id = self.log.append_encoded([(event, body)]), event.id
         self._in_step = False
         return self.offset
 
     def check(self, event: Event, *, decide: bool) -> None:
         """Raise what `assess` (or else `observe`) would, and change nothing.
 
-        For who takes several events or none: what passes here fails only with the log.
+        For who wants to refuse several events as a whole before taking the first of them.
         """
         if decide:
             if self._recorded(event) is not None:
@@ -272,30 +292,30 @@ class Engine:
             A snapshot to start from; if it is missing, damaged or of another catalog, the
             state is rebuilt from the first event.
         """
-        durable = self.log.recover()
+        self.log.recover()
         fold = self._empty_fold()
-        offset = 0
+        offset, last_id = 0, ""
         if snapshot is not None and snapshot.exists():
             try:
-                offset = fold.load(snapshot)
+                offset, last_id = fold.load(snapshot)
+                if not self._holds(offset, last_id):
+                    raise SnapshotError("it was made over another log, or is ahead of this one")
             except SnapshotError as error:
                 logger.warning("rebuilding the state from the first event: %s", error)
-            if offset > durable:
-                logger.warning("the snapshot is ahead of the log; rebuilding the state")
-                fold, offset = self._empty_fold(), 0
+                fold, offset, last_id = self._empty_fold(), 0, ""
         for batch in self.log.read(after=offset):
             events = [event for _, event in batch]
             for _ in fold.replay(
                 fold.columns_of(events), wanted=np.zeros(len(events), dtype=np.bool_)
             ):
                 pass
-            offset = batch[-1][0]
-        self.fold, self.offset, self._in_step = fold, offset, False
+            offset, last_id = batch[-1][0], batch[-1][1].id
+        self.fold, self.offset, self._last_id, self._in_step = fold, offset, last_id, False
         return offset
 
     def snapshot(self) -> Snapshot:
         """A copy of the state; write it only once its offset is durable."""
-        return self.fold.freeze(offset=self.offset)
+        return self.fold.freeze(offset=self.offset, last_id=self._last_id)
 
     def warm(self) -> None:
         """Compile and touch all that the first event would otherwise wait for."""
@@ -369,7 +389,31 @@ class Engine:
             )
         if self._in_step:
             raise LogUnavailable("an earlier event was left half done; recover the engine first")
-        return self.log.find(event.id)
+        recorded = self.log.find(event.id)
+        if recorded is not None and not self.is_repeat(event, recorded):
+            raise AlreadyTaken(
+                f"event `{event.id}` was taken in earlier with other content; expected a new id "
+                "for another event - at `$.id`"
+            )
+        return recorded
+
+    def is_repeat(self, event: Event, recorded: Event) -> bool:
+        """Whether an event asks what the one of the same id asked: who, what and how much.
+
+        A client that tries again may well give a new `happened_at`; one that asks about
+        another user or amount must not get this one's answer.
+        """
+        return type(event) is type(recorded) and all(
+            getattr(event, name, None) == getattr(recorded, name, None)
+            for name in ("user", self.policy.amount)
+        )
+
+    def _holds(self, offset: int, event_id: str) -> bool:
+        """Whether the log has this event at this offset."""
+        if offset == 0:
+            return True
+        found = next(iter(self.log.read(after=offset - 1, limit=1)), [])
+        return bool(found) and found[0][1].id == event_id
 
     def _recorded(self, event: Event) -> Assessment | None:
         if self._known(event) is None:
@@ -462,6 +506,5 @@ def _example_value(wanted: msgspec.inspect.Type) -> object:
         msgspec.inspect.FloatType: 1.0,
         msgspec.inspect.BoolType: True,
         msgspec.inspect.DateTimeType: moment(DAY),
-        msgspec.inspect.ListType: [],
     }
-    return examples[type(wanted)]
+    return examples.get(type(wanted))  # a list or a map is carried along, and never read

@@ -14,8 +14,7 @@
     │   ├── LogUnavailable    the log cannot take or confirm an event now; retry later
     │   └── SnapshotError     a state snapshot is damaged or belongs to another catalog
     ├── ArtifactError         a model artifact is missing, damaged, foreign or mismatched
-    ├── ServiceError          the service cannot start as it was asked to
-    └── MissingExtra          an optional dependency is not installed
+    └── ServiceError          the service cannot start as it was asked to
 
 A message says what was expected, what came, where, and what to do. HTTP codes live in
 ``chopmark.service``; nothing here knows of a transport.
@@ -83,15 +82,6 @@ class ArtifactError(ChopmarkError):
 
 class ServiceError(ChopmarkError):
     """The service cannot start as it was asked to: the port is taken, say."""
-
-
-class MissingExtra(ChopmarkError):
-    """An optional dependency is not installed."""
-
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"this needs {package}, which is not installed; run: pip install 'chopmark[{extra}]'"
-        )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

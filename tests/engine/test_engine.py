@@ -99,7 +99,7 @@ def test_a_repeat_gets_the_recorded_answer_and_changes_nothing():
     for number, event in enumerate(EVENTS):
         if isinstance(event, Purchase):
             first = one.assess(event)
-            again = one.assess(msgspec.structs.replace(event, amount_usd=1.0))
+            again = one.assess(msgspec.structs.replace(event, device="another"))
             assert again.repeated
             assert not first.repeated
             assert (again.decision, again.body) == (first.decision, first.body)
@@ -112,6 +112,37 @@ def test_a_repeat_gets_the_recorded_answer_and_changes_nothing():
             one.log.sync()
     later = [purchase(f"later{n}", 10**8 + n, user=f"u{n}") for n in range(6)]
     assert timeless(run(one, later)) == timeless(run(other, later))
+
+
+def test_an_id_is_not_given_to_another_user_or_amount():
+    one = engine()
+    one.assess(purchase("p1", 0, user="ann"))
+    one.observe(purchase("p2", 1, user="ann"))
+    for strange in (purchase("p1", 2, user="bob"), purchase("p1", 2, user="ann", amount=7.0)):
+        with pytest.raises(AlreadyTaken, match="other content"):
+            one.assess(strange)
+    with pytest.raises(AlreadyTaken, match="other content"):
+        one.observe(purchase("p2", 2, user="bob"))
+    assert one.assess(purchase("p1", 3, user="ann")).repeated
+
+
+def test_a_policy_must_bound_whole_cents_of_what_exists():
+    for policy in (Policy(gated=("purchases",)), Policy(amount="amount")):
+        with pytest.raises(PolicyError, match="which"):
+            Application(APPLICATION.catalog, policy)
+
+
+def test_a_snapshot_of_another_log_is_not_taken(tmp_path):
+    others = [purchase(f"other{n}", n) for n in range(40)]
+    one, other, same = engine(), engine(), engine()
+    run(one, EVENTS[:40])
+    run(other, others)
+    run(same, others)
+    one.snapshot().write(tmp_path / "state.npz")
+    rebuilt = engine(log=other.log)
+    rebuilt.recover(tmp_path / "state.npz")
+    later = [purchase(f"later{n}", 10**8 + n, user=f"u{n}") for n in range(6)]
+    assert timeless(run(rebuilt, later)) == timeless(run(same, later))
 
 
 def test_what_cannot_be_decided_about():
@@ -423,7 +454,7 @@ def test_warming_up_minds_no_constraint():
     catalog = Catalog(
         Schema(Picky, Decision), Aggregate("decision", "sum", of="allowed_usd", window="7d")
     )
-    engine(application=Application(catalog)).warm()
+    engine(application=Application(catalog, Policy(gated=("picky",)))).warm()
 
 
 def test_warming_up_changes_nothing():

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from chopmark.errors import LogUnavailable
-from chopmark.events import SqliteLog, sqlitelog
+from chopmark.events import SqliteLog, sqlitefile, sqlitelog
 from tests.events.worlds import SCHEMA, START, pair
 
 ROOT = Path(__file__).parents[2]
@@ -292,3 +292,90 @@ def test_an_index_that_cannot_be_written_harms_nothing(
             log.append(*pair(f"event-{number}", at=START + number))
             log.sync()
     assert check_whole(tmp_path / "log.db", 400) == 400
+
+
+def wal_bytes(path: Path) -> int:
+    wal = path.with_name(path.name + "-wal")
+    return wal.stat().st_size if wal.exists() else 0
+
+
+def without_wal(path: Path, copy: Path) -> int:
+    """Length of the log if only the file itself had reached the disk."""
+    copy.write_bytes(path.read_bytes())
+    connection = sqlite3.connect(copy)
+    try:
+        return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def test_recover_trusts_only_what_it_has_moved_into_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    log = SqliteLog(path, SCHEMA)
+    other = SqliteLog(path, SCHEMA, read_only=True)  # keeps the write-ahead log when one closes
+    log.append(*pair("a"))
+    log.sync()
+    assert wal_bytes(path) > 0
+    log._writer = FailingConnection(log._writer)  # type: ignore[assignment,arg-type]
+    log.append(*pair("b"))
+    with pytest.raises(LogUnavailable):
+        log.sync()
+    assert log.recover() == 2
+    assert wal_bytes(path) == 0
+    assert without_wal(path, tmp_path / "copy.db") == 2
+    other.close()
+    log.close()
+
+
+def test_an_unclean_end_is_moved_into_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with child(path, BEFORE_COMMIT) as process:
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, errors
+    assert wal_bytes(path) > 0
+    with SqliteLog(path, SCHEMA) as log:
+        assert wal_bytes(path) == 0
+        assert without_wal(path, tmp_path / "copy.db") == len(log) >= acknowledged(output)
+
+
+def test_a_reader_that_holds_the_write_ahead_log_keeps_recover_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.db"
+    log = SqliteLog(path, SCHEMA)
+    log.append(*pair("a"))
+    log.sync()
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM events").fetchone()
+    log._writer = FailingConnection(log._writer)  # type: ignore[assignment,arg-type]
+    log.append(*pair("b"))
+    with pytest.raises(LogUnavailable):
+        log.sync()
+    connect = sqlitefile.connect
+
+    def impatient(path: Path, *, writes: bool) -> sqlite3.Connection:
+        connection = connect(path, writes=writes)
+        connection.execute("PRAGMA busy_timeout = 0")
+        return connection
+
+    monkeypatch.setattr(sqlitefile, "connect", impatient)
+    with pytest.raises(LogUnavailable, match="a reader of another process holds it"):
+        log.recover()
+    with pytest.raises(LogUnavailable, match=r"waits for recover"):
+        log.append(*pair("c"))
+    reader.close()
+    assert log.recover() == 2
+    log.append(*pair("c"))
+    assert log.sync() == 4
+    log.close()
+
+
+def test_recover_of_a_healthy_log_that_fails_meanwhile_says_so(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "log.db", SCHEMA)
+    log.append(*pair("a"))
+    log._writer = FailingConnection(log._writer)  # type: ignore[assignment,arg-type]
+    with pytest.raises(LogUnavailable, match="none was acknowledged"):
+        log.recover()
+    assert log.recover() == 0
+    log.close()

@@ -5,16 +5,25 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import polars as pl
 import pytest
 
-from chopmark.errors import InvalidInput, MissingExtra
-from chopmark.events import Event, SqliteLog, Vault
-from chopmark.events.ingest import IngestReport, Source, ingest, read_sql
-from chopmark.times import instant, moment
-from tests.events.worlds import SCHEMA, START, Decision, Purchase, Tick, Withdrawal
+from chopmark.decisions.decision import PREFIX, Decision
+from chopmark.errors import InvalidInput
+from chopmark.events import Entity, Event, MemoryLog, Schema, SqliteLog, Usd, Vault
+from chopmark.events.ingest import (
+    RESERVED_PREFIX,
+    RESERVED_TYPE,
+    IngestReport,
+    Source,
+    ingest,
+    read_sql,
+)
+from chopmark.events.schema import type_name
+from chopmark.times import DAY, instant, moment, now
+from tests.events.worlds import SCHEMA, START, Purchase, Tick, Withdrawal
 
 VAULT = Vault(bytes(32))
 SSN = "078-05-1120"
@@ -163,12 +172,12 @@ def test_types_by_row_and_sources_merged(tmp_path: Path, log: SqliteLog) -> None
     ]
     path = tmp_path / "mixed.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
-    scores = tmp_path / "scores.csv"
-    scores.write_text("who,time,score\nann,200,0.5\nbob,-400,0.25\n")
+    paid = tmp_path / "paid.csv"
+    paid.write_text("who,time,account\nann,200,1\nbob,-400,2\n")
     mapping = {"who": "user", "time": "happened_at"}
-    report = load(log, [path, Source(data=scores, event_type="decision", mapping=mapping)])
+    report = load(log, [path, Source(data=paid, event_type="withdrawal", mapping=mapping)])
     assert report == IngestReport(num_read=4, num_new=4)
-    assert [type(event) for event in events(log)] == [Decision, Tick, Decision, Purchase]
+    assert [type(event) for event in events(log)] == [Withdrawal, Tick, Withdrawal, Purchase]
 
 
 def test_history_after_the_fact_is_moved_and_counted(tmp_path: Path, log: SqliteLog) -> None:
@@ -289,6 +298,157 @@ def test_sql_errors_never_show_the_address(tmp_path: Path, log: SqliteLog) -> No
     with pytest.raises(InvalidInput, match="expected a database address") as caught:
         load(log, read_sql("://me:secret@", "SELECT 1"))
     assert "secret" not in str(caught.value)
-    with pytest.raises((InvalidInput, MissingExtra)) as failed:
+    with pytest.raises(InvalidInput) as failed:
         load(log, read_sql("postgresql+psycopg://me:secret@127.0.0.1:1/db", "SELECT 1"))
     assert "secret" not in str(failed.value)
+
+
+class Signup(Event):
+    user: Annotated[str, Entity("user")]
+    plan: Literal["free", "paid"] = "free"
+    amount_usd: Usd = 0.0
+
+
+def rejected(tmp_path: Path, schema: Schema, lines: list[dict[str, Any]]) -> dict[int, str]:
+    """The reasons of the bad rows, by row."""
+    path, rejects = tmp_path / "in.jsonl", tmp_path / "rejects.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with MemoryLog(schema) as log:
+        ingest(log, schema, VAULT, path, rejects=rejects)
+    records = [json.loads(line) for line in rejects.read_text().splitlines()]
+    return {record["row"]: record["reason"] for record in records}
+
+
+@pytest.mark.parametrize(
+    ("digits", "wanted"),
+    [
+        ("20240131120000", "2024-01-31T11:00:00Z"),
+        ("20240131", "2024-01-30T23:00:00Z"),
+        ("20241331", "1970-08-23T06:35:31Z"),
+        ("18991231", "1970-08-08T19:20:31Z"),
+        ("1706702400", "2024-01-31T12:00:00Z"),
+        ("1706702400000", "2024-01-31T12:00:00Z"),
+        ("200", "1970-01-01T00:03:20Z"),
+        ("2024", None),
+        ("202401", None),
+        ("-2024", None),
+        ("20241331120000", None),
+    ],
+)
+def test_digits_are_a_date_or_an_epoch_or_refused(
+    tmp_path: Path, digits: str, wanted: str | None
+) -> None:
+    values: list[object] = [digits, int(digits), float(digits)]
+    for number, value in enumerate(values):
+        log = MemoryLog(SCHEMA)
+        frame = pl.DataFrame({"id": ["a"], "happened_at": [value]})
+        path = tmp_path / f"{number}.jsonl"
+        frame.write_ndjson(path)
+        for data in (path, frame):
+            source = Source(data=data, event_type="tick", time_zone="Europe/Berlin")
+            if wanted is None:
+                with pytest.raises(InvalidInput, match=r"part of a date - at `\$\.happened_at`"):
+                    load(log, source)  # type: ignore[arg-type]
+                continue
+            load(log, source)  # type: ignore[arg-type]
+            found = log.find("a")
+            assert found is not None
+            assert instant(found.happened_at) == instant(wanted)
+
+
+def test_a_time_that_others_would_wait_for_is_a_bad_row(tmp_path: Path, log: SqliteLog) -> None:
+    path, rejects = tmp_path / "t.csv", tmp_path / "rejects.jsonl"
+    soon, late = now() + DAY // 2, now() + 2 * DAY
+    path.write_text(f"id,happened_at,known_at\na,{late},\nb,100,{late}\nc,{soon},\nd,{late},100\n")
+    report = load(log, path, event_type="tick", rejects=rejects)
+    assert report == IngestReport(num_read=4, num_new=2, num_rejected=2)
+    assert log.last_known_at == soon
+    reasons = [json.loads(line)["reason"] for line in rejects.read_text().splitlines()]
+    assert all("more than a day from now" in reason for reason in reasons)
+    assert [reason.rpartition("$.")[2] for reason in reasons] == ["happened_at`", "known_at`"]
+
+
+def test_decisions_are_made_here_and_not_ingested(tmp_path: Path, log: SqliteLog) -> None:
+    rows = [
+        {"type": "decision", "id": "a", "happened_at": 100, "user": "ann"},
+        {"type": "tick", "id": "decision:a", "happened_at": 100},
+        {"type": "tick", "id": "decisions", "happened_at": 100},
+    ]
+    assert rejected(tmp_path, SCHEMA, rows) == {
+        1: "expected a fact, got a `decision`: these are made here - at `$.type`",
+        2: "expected an id that does not begin with `decision:`: such ids are those of "
+        "decisions - at `$.id`",
+    }
+    with pytest.raises(InvalidInput, match="got event type `decision`: these are made here"):
+        load(log, tmp_path / "in.jsonl", event_type="decision")
+    assert len(log) == 0
+
+
+def test_the_reserved_prefix_is_that_of_decisions() -> None:
+    assert PREFIX == RESERVED_PREFIX
+    assert type_name(Decision) == RESERVED_TYPE
+
+
+def test_no_reason_says_a_value(tmp_path: Path) -> None:
+    row = {"type": "signup", "id": "a", "happened_at": 100, "user": "ann"}
+    secrets: list[tuple[str, object]] = [
+        ("plan", "Ann Secret"),
+        ("plan", "Ann Secret - at `$.x`, got `y`"),
+        ("plan", 4111),
+        ("amount_usd", 4111111111111111),
+        ("amount_usd", 4111.4111),
+        ("amount_usd", "Ann Secret"),
+        ("amount_usd", "4111" * 200),
+        ("type", "Ann Secret"),
+        ("user", "Ann Secret" * 60),
+        ("id", "Ann Secret" * 60),
+        ("happened_at", "Ann Secret"),
+        ("happened_at", int("4111" * 100)),
+    ]
+    rows = [row | {name: value} for name, value in secrets]
+    reasons = rejected(tmp_path, Schema(Signup), rows)
+    assert sorted(reasons) == list(range(1, len(rows) + 1))
+    for number, (name, _) in enumerate(secrets, start=1):
+        assert "Ann" not in reasons[number]
+        assert "4111" not in reasons[number]
+        assert f"at `$.{name}`" in reasons[number]
+    assert reasons[1] == reasons[2] == "expected one of the declared values - at `$.plan`"
+    assert reasons[6] == "Expected `float`, got `str` - at `$.amount_usd`"
+    for secret in ("Ann Secret", 4111111111111111):
+        (tmp_path / "one.jsonl").write_text(json.dumps(row | {"plan": secret}))
+        with pytest.raises(InvalidInput) as caught:
+            ingest(MemoryLog(Schema(Signup)), Schema(Signup), VAULT, tmp_path / "one.jsonl")
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert str(secret) not in str(error)
+            error = error.__cause__ or error.__context__
+
+
+def test_a_file_without_a_header_does_not_show_its_first_row(
+    tmp_path: Path, log: SqliteLog
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"a1,2024-01-01,Ann Secret,{SSN}\n")
+    options: list[dict[str, Any]] = [
+        {},
+        {"mapping": {"*": None}},
+        {"mapping": {"when": "happened_at"}},
+    ]
+    for option in options:
+        with pytest.raises(InvalidInput, match=r"`aaa aaaaaa`.*is line 1 its column") as caught:
+            load(log, path, event_type="purchase", **option)
+        assert "Ann" not in str(caught.value)
+        assert SSN not in str(caught.value)
+    path.write_text(f"happened_at,Customer name,{SSN}\n")
+    with pytest.raises(InvalidInput, match="got `Customer name`, `999-99-9999`; map each"):
+        load(log, path, event_type="purchase")
+    (tmp_path / "t.jsonl").write_text(json.dumps({"happened_at": 100, SSN: 1, "usr": 2}))
+    with pytest.raises(InvalidInput, match="got `999-99-9999`, `usr`; map each"):
+        load(log, tmp_path / "t.jsonl", event_type="purchase")
+
+
+def test_an_empty_text_is_missing(tmp_path: Path) -> None:
+    row = {"type": "purchase", "id": "a", "happened_at": 100, "user": "", "country": ""}
+    reasons = rejected(tmp_path, SCHEMA, [row, row | {"user": "ann"}])
+    assert list(reasons) == [1]
+    assert "missing required field `user`" in reasons[1]

@@ -48,6 +48,21 @@ def test_what_becomes_durable_while_it_is_read_is_read_too() -> None:
         list(log.read(batch_size=0))
 
 
+def test_recover_syncs_what_is_staged() -> None:
+    log = MemoryLog(SCHEMA)
+    log.append(*pair("one"))
+    assert log.recover() == 2 == len(log)
+
+
+def test_the_contract_finds_a_recover_that_leaves_staged_groups() -> None:
+    class Leaving(MemoryLog):
+        def recover(self) -> int:
+            return self._durable
+
+    with pytest.raises(AssertionError, match="recover of a healthy log syncs first"):
+        check_store(Leaving, durable=False)
+
+
 def test_a_refused_group_leaves_nothing() -> None:
     log = MemoryLog(SCHEMA)
     log.append(*pair("one", at=START + 10))

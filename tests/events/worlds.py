@@ -36,7 +36,7 @@ class Tick(Event):
 SCHEMA = Schema(Purchase, Withdrawal, Decision, Tick)
 
 # JSON in UTF-8 has no lone surrogates.
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
 
 def pair(name: str, *, at: int = START, user: str = "ann") -> tuple[Purchase, Decision]:

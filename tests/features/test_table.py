@@ -78,10 +78,13 @@ def labels(label, **options):
     }
 
 
-def test_all_rows_of_a_bad_user_are_bad_since_the_first_label():
-    assert labels(Label(events=("dispute",), matures="30d")) == {
-        "ann-1": (1, 30), "bo-1": (1, 40), "nobody": (0, None), "ann-2": (1, 30), "cy-1": (0, None),
+def test_the_rows_of_a_bad_user_are_bad_until_that_is_known():
+    label = Label(events=("dispute",), matures="30d")
+    # ann-2 came a day after ann was known to be bad: its features hold the label already.
+    assert labels(label) == {
+        "ann-1": (1, 30), "bo-1": (1, 40), "nobody": (0, None), "cy-1": (0, None),
     }  # fmt: skip
+    assert labels(label, immature=True)["ann-2"] == (1, 30)
 
 
 def test_a_label_that_refers_to_a_row_labels_this_row():
@@ -113,12 +116,22 @@ def test_until_knows_nothing_that_was_learned_later(until, expected):
     label = Label(events=("dispute",), matures="30d")
     found = labels(label, until=instant(until), immature=True)
     assert {name: bad for name, (bad, _) in found.items()} == expected
-    mature = (
-        labels(label, until=instant(until)) if any(v is not None for v in expected.values()) else {}
-    )
-    assert {name: bad for name, (bad, _) in mature.items()} == {
-        name: bad for name, bad in expected.items() if bad is not None
-    }
+    # Of the young rows only the bad ones are known, so all of them are left out.
+    bought = {"ann-1": 0, "bo-1": 1, "nobody": 2}
+    ripe = [name for name, at in bought.items() if day(at + 30) <= until]
+    mature = {name: bad for name, (bad, _) in labels(label, until=instant(until)).items()}
+    assert mature == {name: expected[name] for name in ripe}
+
+
+def test_youth_does_not_tell_who_is_bad():
+    events = [buy(f"p{n}", n, user=f"u{n}") for n in range(100)]
+    events += [dispute(f"d{n}", n + 2, user=f"u{n}") for n in range(0, 98, 5)]
+    events.sort(key=lambda event: event.known_at)
+    label = Label(events=("dispute",), matures="60d")
+    table = training_table(COUNTS, [events], rows=["buy"], label=label)
+    assert table["as_of"].max() <= events[-1].known_at - 60 * DAYS
+    halves = table["label"][: table.height // 2].mean(), table["label"][table.height // 2 :].mean()
+    assert halves[0] == pytest.approx(halves[1], abs=0.05)
 
 
 def test_a_row_matures_at_the_instant_and_not_before():

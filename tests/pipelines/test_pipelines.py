@@ -18,7 +18,7 @@ from chopmark.pipelines.exchange import EXCHANGE, LABEL, application
 from chopmark.tabular import EasyML
 from chopmark.times import DAY, instant
 
-TINY = demo.Scale(num_users=150, days=150, live_days=50, fraud_scale=6.0)
+TINY = demo.Scale(num_users=300, days=200, live_days=60, fraud_scale=6.0)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_an_engine_goes_on_from_its_folder(tmp_path, app, log, artifact):
 def test_the_whole_loop_on_a_tiny_scale(tmp_path, app):
     """The steps of `chopmark demo`: simulate, log, train, live, judge."""
     folder = DataFolder(tmp_path)
-    past = demo.simulated(TINY, seed=1)
+    past = demo.simulated(TINY, seed=1, end=datetime(2026, 6, 1, tzinfo=UTC))
     assert past.simulation.end <= instant(datetime.now(UTC))
     told = []
     with folder.open_log(app) as log:

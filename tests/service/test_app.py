@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from chopmark.errors import LogUnavailable
 from chopmark.service import KeyRing, Service, bodies
 from chopmark.service.bodies import MAX_BATCH, MAX_BODY_BYTES
 
@@ -35,7 +36,7 @@ def test_an_event_in_a_decision_out(tmp_path: Path) -> None:
             assert decision["values"][0] == 0.0
             assert app.engine.log.last_offset == 2
             assert app.engine.log.get_body("decision:p1") == first.content
-            again = await post(client, "/v1/assess", purchase("p1", amount_usd=99))
+            again = await post(client, "/v1/assess", purchase("p1", device="d9"))
             assert again.content == first.content
             assert again.headers["idempotent-replay"] == "true"
             assert app.engine.log.last_offset == 2
@@ -62,7 +63,7 @@ def test_ids_may_hold_any_letter(tmp_path: Path) -> None:
     run(check())
 
 
-def test_a_batch_is_all_or_nothing(tmp_path: Path) -> None:
+def test_a_batch_is_validated_as_a_whole(tmp_path: Path) -> None:
     async def check() -> None:
         async with serving(tmp_path) as (app, client):
             good = [purchase(f"b{number}") for number in range(5)]
@@ -83,6 +84,13 @@ def test_a_batch_is_all_or_nothing(tmp_path: Path) -> None:
                 refused = await post(client, "/v1/assess/batch", [purchase("c0"), bad])
                 assert refused.status_code == 400, bad
                 assert refused.json()["error"]["place"] == place
+            twice = [purchase("c0"), purchase("c0", amount_usd=13)]
+            for path in ("/v1/assess/batch", "/v1/events"):
+                refused = await post(client, path, twice)
+                assert refused.status_code == 409
+                assert refused.json()["error"]["place"] == "$[1].id"
+            again = await post(client, "/v1/events", [good[0], {**good[0], "device": "d9"}])
+            assert again.json() == {"taken": 0, "repeated": 2}
             many = [purchase(f"m{number}") for number in range(MAX_BATCH + 1)]
             refused = await post(client, "/v1/assess/batch", many)
             assert refused.json()["error"]["code"] == "too_many_events"
@@ -110,10 +118,66 @@ def test_events_without_a_decision(tmp_path: Path) -> None:
             assert refused.status_code == 400
             assert refused.json()["error"]["place"].startswith("$[1]")
             assert app.engine.log.last_offset == 2
-            # It is a repeat, whatever it says: a decision is made once.
+            # It is a repeat, though no decision is asked for: one is made once.
             await post(client, "/v1/assess", purchase("p"))
             taken = await post(client, "/v1/events", purchase("p"))
             assert taken.json() == {"taken": 0, "repeated": 1}
+
+    run(check())
+
+
+def test_another_event_of_the_same_id_is_a_conflict(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with serving(tmp_path) as (app, client):
+            first = await post(client, "/v1/assess", purchase("p"))
+            size = app.engine.log.last_offset
+            login = {
+                "type": "login",
+                "id": "p",
+                "happened_at": "2026-01-01T00:00:00Z",
+                "user": "u1",
+            }
+            for other in (purchase("p", amount_usd=13), purchase("p", user="u2"), login):
+                for path, body, place in (
+                    ("/v1/assess", other, "$.id"),
+                    ("/v1/assess/batch", [purchase("q"), other], "$[1].id"),
+                    ("/v1/events", other, "$.id"),
+                    ("/v1/events", [purchase("q"), other], "$[1].id"),
+                ):
+                    refused = await post(client, path, body)
+                    assert refused.status_code == 409, (path, other)
+                    error = refused.json()["error"]
+                    assert (error["code"], error["place"]) == ("conflict", place)
+                    assert "other content; expected a new id" in error["message"]
+            assert app.engine.log.last_offset == size
+            assert (await post(client, "/v1/assess", purchase("p"))).content == first.content
+
+    run(check())
+
+
+def test_a_batch_is_repeated_after_a_failure(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with serving(tmp_path) as (app, client):
+            batch = [purchase(f"r{number}") for number in range(4)]
+            assess = app.engine.assess
+
+            def failing(event):
+                if event.id == "r2":
+                    raise LogUnavailable("no space left on device")
+                return assess(event)
+
+            app.engine.assess = failing
+            refused = await post(client, "/v1/assess/batch", batch)
+            assert refused.status_code == 503
+            assert "repeat the whole request" in refused.json()["error"]["message"]
+            app.engine.assess = assess
+            for _ in range(400):
+                if (await client.get("/ready")).status_code == 200:
+                    break
+                await asyncio.sleep(0.025)
+            again = await post(client, "/v1/assess/batch", batch)
+            assert [one["values"][0] for one in again.json()] == [0.0, 1.0, 2.0, 3.0]
+            assert app.engine.log.last_offset == 8
 
     run(check())
 
@@ -310,6 +374,27 @@ def test_a_body_that_comes_too_slowly(tmp_path: Path, monkeypatch: pytest.Monkey
 
             await app(_scope("/v1/assess"), receive, send)
             assert sent[0]["status"] == 408
+
+    run(check())
+
+
+def test_a_body_that_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "SLOWEST_BODY_S", 0.05)
+
+    async def check() -> None:
+        async with serving(tmp_path) as (app, _):
+            sent = []
+
+            async def receive() -> dict:
+                await asyncio.Event().wait()
+                raise AssertionError("it never comes")
+
+            async def send(message: dict) -> None:
+                sent.append(message)
+
+            await app(_scope("/v1/events"), receive, send)
+            assert sent[0]["status"] == 408
+            assert (b"connection", b"close") in sent[0]["headers"]
 
     run(check())
 

@@ -62,5 +62,10 @@ def test_bodies_are_the_event_types() -> None:
         "Outage",
     }
     assert schemas["Decidable"]["discriminator"]["mapping"].keys() == {"purchase", "login"}
+    batch = document["paths"]["/v1/assess/batch"]["post"]
+    assert "Repeat the whole batch" in batch["description"]
+    for path in ("/v1/assess", "/v1/assess/batch", "/v1/events"):
+        assert "all or none" not in str(document["paths"][path])
+        assert "409" in document["paths"][path]["post"]["responses"]
     assert document["security"] == [{"key": []}]
     assert document["paths"]["/health"]["get"]["security"] == []

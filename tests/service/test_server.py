@@ -4,14 +4,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from chopmark.service.bodies import MAX_BODY_BYTES
+from chopmark.service.protocol import _ShortWay
 
 from .conftest import JSON, ROOT, Server, purchase, text
 
@@ -21,6 +23,14 @@ HEAD = b"POST /v1/assess HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r
 def request(event_id: str, *, more: bytes = b"") -> bytes:
     body = text(purchase(event_id))
     return HEAD + more + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A shop whose key nobody has."""
+    running = Server(tmp_path_factory.mktemp("locked"), "--keys")
+    yield running
+    assert running.stop() == 0, running.told()
 
 
 def answers(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
@@ -125,6 +135,73 @@ def test_endless_chunks_are_cut_off(server: Server, path: bytes) -> None:
             pass
         assert sent < 20 * MAX_BODY_BYTES  # what the sockets buffer, and not all of it
     good(server, f"after-chunks-{path.decode()}")
+
+
+@pytest.mark.parametrize("path", [b"/v1/assess", b"/v1/events"])
+@pytest.mark.parametrize(
+    "trailer", [b"a: b\r\n" * 10, b"b" * 99], ids=["many headers", "one name without end"]
+)
+def test_endless_trailers_are_refused(server: Server, path: bytes, trailer: bytes) -> None:
+    """httptools holds a header until its end, and then hands it on as one of the head."""
+    head = HEAD.replace(b"/v1/assess", path) + b"transfer-encoding: chunked\r\n\r\n"
+    with server.socket() as connection:
+        connection.sendall(head + b"2\r\n{}\r\n0\r\n")
+        sent = 0
+        with suppress(OSError):
+            while sent < 50 * MAX_BODY_BYTES:
+                connection.sendall(trailer * 600)
+                sent += len(trailer) * 600
+        assert sent < 20 * MAX_BODY_BYTES  # what the sockets buffer, and not all of it
+    with server.socket() as connection:
+        connection.sendall(head + b"2\r\n{}\r\n0\r\na: b\r\n\r\n" + request("smuggled"))
+        told = _all(connection)
+        assert told.startswith(b"HTTP/1.1 400")
+        assert told.count(b"HTTP/1.1") == 1
+        assert b'"code":"trailers"' in told
+        assert b"connection: close" in told
+    with server.client() as client:
+        assert client.get("/v1/decisions/smuggled").status_code == 404
+    good(server, f"after-trailers-{path.decode()}")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"POST /v1/assess", b"401"),
+        (b"POST /v1/events", b"401"),
+        (b"GET /v1/schema", b"401"),
+        (b"GET /health", b"200"),
+    ],
+)
+def test_an_answer_before_the_end_of_the_body_ends_the_connection(
+    locked: Server, line: bytes, status: bytes
+) -> None:
+    """It kept the connection for ever: one more byte stopped the only clock."""
+    head = line + b" HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    with locked.socket() as connection:
+        connection.settimeout(5)
+        connection.sendall(head + b"content-length: 100\r\n\r\n{")
+        told = _all(connection)  # to the end of the connection
+        assert told.startswith(b"HTTP/1.1 " + status)
+        assert b"connection: close" in told.lower()
+    with locked.socket() as connection:
+        connection.settimeout(5)
+        for _ in range(2):  # one that has come whole keeps it
+            connection.sendall(head + b"content-length: 2\r\n\r\n{}")
+            assert answers(connection, 1)[0][0] == int(status)
+
+
+def test_a_body_of_small_chunks_is_cheap() -> None:
+    """Joined one by one, they were copied again for each."""
+    way = object.__new__(_ShortWay)
+    way.body, way.refusal = b"", None
+    for _ in range(1000):
+        assert way.add(b"xy")
+    buffer = way.body
+    for _ in range(MAX_BODY_BYTES // 2 - 1000):
+        assert way.add(b"xy")
+    assert way.body is buffer  # grown where it lies
+    assert len(buffer) == MAX_BODY_BYTES
 
 
 def test_large_and_broken_heads(server: Server) -> None:

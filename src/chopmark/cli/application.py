@@ -23,7 +23,11 @@ def load_application(source: str | None) -> tuple[Application, Label]:
         from chopmark.pipelines import exchange
 
         return exchange.application(), exchange.LABEL
-    module = load_recipe(source)
+    return application_of(load_recipe(source), source)
+
+
+def application_of(module: ModuleType, source: str) -> tuple[Application, Label]:
+    """The application and the label of a module that was loaded from ``source``."""
     application = getattr(module, "application", None)
     label = getattr(module, "label", None)
     if not isinstance(application, Application) or not isinstance(label, Label):

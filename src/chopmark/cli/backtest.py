@@ -1,6 +1,6 @@
 """``chopmark backtest``: a recipe on real events, from files to live traffic."""
 
-from chopmark.cli.application import load_application, load_recipe
+from chopmark.cli.application import application_of, load_recipe
 from chopmark.cli.show import console, number, progress, table
 from chopmark.errors import InvalidInput
 from chopmark.pipelines.backtest import Live, Step
@@ -18,8 +18,8 @@ def backtest(recipe: str) -> None:
         Python file with `application`, `label`, `steps` (groups of features by name) and
         `sources()` (what to ingest).
     """
-    application, label = load_application(recipe)
     module = load_recipe(recipe)
+    application, label = application_of(module, recipe)
     steps, sources = getattr(module, "steps", None), getattr(module, "sources", None)
     if not isinstance(steps, dict) or not callable(sources):
         raise InvalidInput(f"expected `steps = {{...}}` and `def sources()` in {recipe}")

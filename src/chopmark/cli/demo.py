@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from chopmark.cli.serve import run_service
 from chopmark.cli.show import console, number, progress, table
 from chopmark.engine import Application
+from chopmark.errors import InvalidInput
 from chopmark.models import load_scorer
 from chopmark.pipelines import demo as steps
 from chopmark.pipelines.exchange import LABEL, application
@@ -45,6 +46,8 @@ def demo(
     app = application()
     path = data if data is not None else Path(mkdtemp(prefix="chopmark-demo-"))
     folder = DataFolder(path)
+    if folder.log.exists():
+        raise InvalidInput(f"expected a folder without a log for the demo, got {path}")
     try:
         _run(folder, app, scale, seed=seed)
         if not once:

@@ -16,7 +16,7 @@ def train(
     *,
     app: str | None = None,
     model: Literal["trees", "linear"] = "trees",
-    rows: tuple[str, ...] = ("purchase",),
+    rows: tuple[str, ...] = (),
     seed: int = 0,
 ) -> None:
     """Train a model on the log of a data folder, judge it out of time, and put it in use.
@@ -30,7 +30,7 @@ def train(
     model
         Family of the model.
     rows
-        Event types to learn from.
+        Event types to learn from; those that the policy gates by default.
     seed
         Of the training.
     """

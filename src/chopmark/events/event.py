@@ -37,8 +37,9 @@ class Number:
     """Marks a number that is aggregated exactly in steps of ``10 ** -decimals``.
 
     Sums, means and spreads are computed on integers of this step, so that they replay bit
-    for bit; the absolute value may be at most ``2 ** 40`` steps. A ``float`` field without
-    this mark has 4 decimals, an ``int`` field none.
+    for bit; the absolute value may be at most ``2 ** 40`` steps, and more decimals are
+    refused. A ``float`` field without this mark is rounded to 4 decimals where it is
+    aggregated; an ``int`` field has none.
     """
 
     decimals: int
@@ -111,6 +112,15 @@ class Event(
     id: EventId
     happened_at: Moment
     known_at: Moment | None = None
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # type: ignore[override]
+        """The same for the rich library, which would not ask `__repr__`."""
+        hidden = _personal_fields(type(self))
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [
+            (name, "•••" if name in hidden and value is not None else value)
+            for name, value in values
+        ]
 
     def __repr__(self) -> str:
         """All fields, save that personal ones are not shown: a repr ends up in logs."""

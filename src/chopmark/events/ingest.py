@@ -7,6 +7,7 @@ it again.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,10 +26,19 @@ from chopmark.events.event import Event
 from chopmark.events.log import EventLog
 from chopmark.events.personal import Vault
 from chopmark.events.schema import Kind, Schema
-from chopmark.events.sources import Row, Source, SqlQuery, read_rows, read_sql
-from chopmark.times import Instant, moment
+from chopmark.events.sources import Row, Source, SqlQuery, read_rows, read_sql, shape
+from chopmark.times import DAY, Instant, moment, now
 
 __all__ = ["IngestReport", "Source", "SqlQuery", "ingest", "read_sql"]
+
+RESERVED_PREFIX = "decision:"
+"""Of ids: those of decisions (`chopmark.decisions`), which are made here and never ingested."""
+RESERVED_TYPE = "decision"
+
+_VALUELESS = re.compile(
+    r"[Ee]xpected [^,]*(?:, got `\w+`)?|Object missing required field `\w+`|Number out of range"
+)
+"""What a message may say: what was expected and the kind of what came."""
 
 _Data = str | os.PathLike[str] | SqlQuery | Source
 
@@ -68,10 +78,12 @@ def ingest(
 ) -> IngestReport:
     """Append the rows of tables to the log, durable batch by batch.
 
-    Columns are fields by name. ``happened_at`` is needed: a datetime, ISO 8601 text, or an
-    epoch number in seconds, milli-, micro- or nanoseconds (told apart by size).
-    ``known_at`` is ``happened_at`` where it is not given. Without a column ``id`` the id is
-    the hash of the sealed event, so two equal rows are one event. Empty cells are missing.
+    Columns are fields by name. ``happened_at`` is needed: a datetime, ISO 8601 text, digits
+    like 20240131 or 20240131120000, or an epoch number in seconds, milli-, micro- or
+    nanoseconds (told apart by size). ``known_at`` is ``happened_at`` where it is not given,
+    and at most a day from now. Without a column ``id`` the id is the hash of the sealed
+    event, so two equal rows are one event. Empty cells and texts are missing, also where an
+    event at the service would have to have a text. Decisions are made here and refused.
 
     Memory: each source is held whole, as columns (Parquet) or a JSON text per row.
 
@@ -145,6 +157,7 @@ class _Run:
         self._vault = vault
         self._reject_file = reject_file
         self._newest = log.last_known_at
+        self._latest = now() + DAY
 
     def events(self, batch: list[tuple[Source, Row]]) -> list[tuple[Event, bytes]]:
         """The new events of a batch, in order, each with its JSON text."""
@@ -183,18 +196,48 @@ class _Run:
         kind = source.event_type or values.pop("type", None)
         if kind is None:
             raise InvalidEvent("expected an event type, got none - at `$.type`")
+        kind = str(kind)
+        if kind == RESERVED_TYPE:
+            raise InvalidEvent(
+                f"expected a fact, got a `{RESERVED_TYPE}`: these are made here - at `$.type`"
+            )
+        if kind not in self._schema.types:
+            raise InvalidEvent(
+                f"expected a declared event type, got {shape(kind)} - at `$.type`"
+                + did_you_mean(kind, self._schema.types)
+            )
+        if row.known_at > self._latest:
+            place = "happened_at" if row.known_at == row.happened_at else "known_at"
+            raise InvalidEvent(
+                "expected an event known by now, got one known more than a day from now, until "
+                f"which the log's time would stand still; correct the time or its unit - at "
+                f"`$.{place}`"
+            )
+        if str(values.get("id", "")).startswith(RESERVED_PREFIX):
+            raise InvalidEvent(
+                f"expected an id that does not begin with `{RESERVED_PREFIX}`: such ids are those "
+                "of decisions - at `$.id`"
+            )
         values["happened_at"] = moment(row.happened_at)
         values["known_at"] = (
             values["happened_at"] if row.known_at == row.happened_at else moment(row.known_at)
         )
         if values.get("id") is not None:
-            return self._vault.seal(self._schema.make(str(kind), values), self._schema)
+            return self._vault.seal(self._made(kind, values), self._schema)
         values["id"] = "-"
-        event = self._vault.seal(self._schema.make(str(kind), values), self._schema)
+        event = self._vault.seal(self._made(kind, values), self._schema)
         # Of the sealed event: a plain hash of the row would give its identifiers away to
         # whoever tries all possible ones.
         said = sha256(self._schema.encode(event)).hexdigest()
         return replace(event, id=f"{kind}:{said[:32]}")
+
+    def _made(self, kind: str, values: dict[str, Any]) -> Event:
+        """The event; its error says the place and what was expected, but not what came."""
+        try:
+            return self._schema.make(kind, values)
+        except InvalidEvent as error:
+            reason = _without_value(str(error))
+        raise InvalidEvent(reason)  # out here, as the first error would be its context
 
     def _reject(self, source: Source, row: Row, error: InvalidInput) -> None:
         if self._reject_file is None:
@@ -210,6 +253,18 @@ class _Run:
         self._reject_file.write(msgspec.json.encode(record) + b"\n")
 
 
+def _without_value(message: str) -> str:
+    """A message of the schema as far as it shows no value of the row."""
+    said, at, place = message.rpartition(" - at ")
+    if not at:
+        said, place = message, ""
+    if not _VALUELESS.fullmatch(said):
+        shown = said.partition(", got ")[0]
+        # Such as `Invalid enum value 'Ann'`, of a field that names the values it may have.
+        said = shown if _VALUELESS.fullmatch(shown) else "expected one of the declared values"
+    return said + at + place
+
+
 def _in_order(sources: Sequence[Source], schema: Schema) -> Iterator[tuple[Source, Row]]:
     streams = [_stream(source, schema) for source in sources]
     return streams[0] if len(streams) == 1 else merge(*streams, key=lambda item: item[1].known_at)
@@ -221,6 +276,11 @@ def _stream(source: Source, schema: Schema) -> Iterator[tuple[Source, Row]]:
     names: Iterable[str] = schema.fields
     if source.event_type is None:
         kinds["type"] = "text"
+    elif source.event_type == RESERVED_TYPE:
+        raise InvalidInput(
+            f"expected facts in {source.name}, got event type `{RESERVED_TYPE}`: "
+            "these are made here"
+        )
     elif source.event_type not in schema.types:
         raise InvalidInput(
             f"expected a declared event type for {source.name}, got `{source.event_type}`"

@@ -79,7 +79,13 @@ class EventLog(Protocol):
         """Open the store anew after a failure, check it, and give the last durable offset.
 
         A group whose sync failed may turn out to be durable: who keeps state must read on
-        from the offset of that state. Of a healthy log, just the last durable offset.
+        from the offset of that state. A healthy log syncs what is staged, so that whoever
+        rebuilds state from `read` misses nothing that the next sync would make durable.
+
+        Raises
+        ------
+        LogUnavailable
+            If the store still fails; nothing is taken until a later call succeeds.
         """
         ...
 

@@ -124,10 +124,10 @@ class MemoryLog:
             return self._durable
 
     def recover(self) -> int:
-        """The last durable offset: this log fails only by being closed."""
+        """Sync what is staged: this log fails only by being closed."""
         if self._closed:
             raise LogUnavailable("cannot recover a log in memory that is closed: make a new one")
-        return self._durable
+        return self.sync()
 
     def read(
         self, *, after: int = 0, limit: int | None = None, batch_size: int = 10_000

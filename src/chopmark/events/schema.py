@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
+from msgspec import Meta
 
 from chopmark.errors import InvalidEvent, SchemaError, did_you_mean
 from chopmark.events.event import Carried, Entity, Event, Identifier, Number, Personal
@@ -23,6 +24,9 @@ Kind = Literal["number", "boolean", "text", "time"]
 ENVELOPE = ("id", "happened_at", "known_at")
 MAX_STEPS = 2**40
 """Largest number of a field's steps, so that sums of squares stay exact (features.fold)."""
+
+MAX_TEXT = 512
+"""Longest text of a field, in characters: some features compare texts letter by letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Field:
         Kind of the entity that it names.
     decimals : int
         Steps of ``10 ** -decimals`` in which a number is aggregated.
+    exact : bool
+        Whether a number with more decimals is refused.
     identifier, personal : bool
         Kept only as a keyed token; kept but never logged or shown.
     """
@@ -44,6 +50,7 @@ class Field:
     kind: Kind
     entity: str | None = None
     decimals: int = 0
+    exact: bool = False
     identifier: bool = False
     personal: bool = False
 
@@ -90,9 +97,18 @@ class Schema:
         self._encoder = msgspec.json.Encoder()
         self._numbers = {
             name: [
-                (field, 10.0 ** self.fields[field].decimals)
+                (field, 10.0 ** self.fields[field].decimals, self.fields[field].exact)
                 for field in fields
                 if self.fields[field].kind == "number"
+            ]
+            for name, fields in self.fields_of.items()
+        }
+        # An empty name of an entity would join all who have none.
+        self._texts = {
+            name: [
+                (field, 1 if self.fields[field].entity else 0)
+                for field in fields
+                if self.fields[field].kind == "text"
             ]
             for name, fields in self.fields_of.items()
         }
@@ -160,19 +176,28 @@ class Schema:
         return self._encoder.encode(event)
 
     def check(self, event: Event, *, place: str = "$") -> None:
-        """Raise `InvalidEvent` where a number cannot be kept exactly (see `Number`)."""
-        for name, scale in self._numbers[type_name(event)]:
+        """Raise `InvalidEvent` for a number that cannot be kept exactly, or a text too long."""
+        kind = type_name(event)
+        for name, scale, exact in self._numbers[kind]:
             value = getattr(event, name)
             if value is None:
                 continue
-            if not abs(value) * scale <= MAX_STEPS:
+            if not abs(value) <= MAX_STEPS / scale:
                 raise InvalidEvent(
                     f"expected a number of at most {MAX_STEPS / scale:.6g} in absolute value, "
                     f"got {value!r} - at `{place}.{name}`"
                 )
-            if scale == 100.0 and abs(value * scale - round(value * scale)) > 1e-4:
+            if exact and abs(value * scale - round(value * scale)) > 1e-4:
                 raise InvalidEvent(
-                    f"expected at most 2 decimals, got {value!r} - at `{place}.{name}`"
+                    f"expected at most {self.fields[name].decimals} decimals, got {value!r} - "
+                    f"at `{place}.{name}`"
+                )
+        for name, least in self._texts[kind]:
+            text = getattr(event, name)
+            if text is not None and not least <= len(text) <= MAX_TEXT:
+                raise InvalidEvent(
+                    f"expected a text of {least} to {MAX_TEXT} characters, got {len(text)} - at "
+                    f"`{place}.{name}`"
                 )
 
     def _add(self, event_type: type[Event]) -> None:
@@ -222,6 +247,11 @@ def _describe(type_name: str, field_name: str, hint: Any, marks: list[Any]) -> F
     entity = next((mark.kind for mark in marks if isinstance(mark, Entity)), None)
     if entity is not None and kind != "text":
         raise SchemaError(f"entity field `{field_name}` of event type `{type_name}` must be str")
+    if kind == "time" and not any(isinstance(mark, Meta) and mark.tz for mark in marks):
+        raise SchemaError(
+            f"time field `{field_name}` of event type `{type_name}` must have a time zone; declare "
+            "it as `Moment`"
+        )
     if any(isinstance(mark, Identifier) for mark in marks) and kind != "text":
         raise SchemaError(f"identifier `{field_name}` of event type `{type_name}` must be str")
     decimals = 4 if hint is float else 0
@@ -231,6 +261,7 @@ def _describe(type_name: str, field_name: str, hint: Any, marks: list[Any]) -> F
         kind=kind,
         entity=entity,
         decimals=decimals,
+        exact=any(isinstance(mark, Number) for mark in marks),
         identifier=any(isinstance(mark, Identifier) for mark in marks),
         personal=any(isinstance(mark, Personal | Identifier) for mark in marks),
     )

@@ -1,14 +1,18 @@
 """Tables of history from outside: CSV, Parquet, JSON lines and SQL, as rows in known order.
 
-Every source becomes the same thing, a `Rows`: where each row stood, when it was and became
+Every source becomes the same thing, a run of `Row`s: where each row stood, when it was and became
 known, and its values by column. A row that cannot be read is kept with its reason instead,
 so that the caller decides whether one bad row stops all. Messages never show a value, only
-its shape (``999-99-9999``), as a wrong mapping may have brought an identifier anywhere.
+its shape (``999-99-9999``), as a wrong mapping may have brought an identifier anywhere; nor a
+column's name that may be one, as a file without a header begins with a row. Only what a
+database says of a query is shown as it is.
 """
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -25,6 +29,7 @@ from chopmark.errors import InvalidInput
 from chopmark.events.schema import Kind
 from chopmark.times import instant, moment
 
+_NAME = re.compile(r"[^\W\d][\w .()/$%-]{0,63}")
 _EARLIEST, _LATEST = instant("0001-01-02T00:00:00Z"), instant("9999-12-30T00:00:00Z")
 
 
@@ -171,11 +176,17 @@ class _Table:
         ``complete``: these are all columns, so that a mapped one that lacks is a mistake.
         """
         source, fields = self.source, self.kinds
-        came = ", ".join(f"`{name}`" for name in columns)
+        # Line 1 of a CSV may be a row: it is a header only if some name in it is known.
+        is_header = not source.name.endswith(".csv") or any(
+            name in fields or name in source.mapping for name in columns
+        )
+        hint = "" if is_header else "; is line 1 its column names?"
+        came = ", ".join(_column(name, is_header=is_header) for name in columns)
         absent = [name for name in source.mapping if name != "*" and name not in columns]
         if absent and complete:
             raise InvalidInput(
                 f"expected the mapped column `{absent[0]}` in {source.name}, got columns {came}"
+                + hint
             )
         names: dict[str, str] = {}
         strange = []
@@ -188,17 +199,17 @@ class _Table:
                     raise InvalidInput(f"two columns of {source.name} both become field `{name}`")
                 names[column] = name
             elif "*" not in source.mapping or column in source.mapping:
-                strange.append(f"`{column}`")
+                strange.append(_column(column, is_header=is_header))
         if strange:
             raise InvalidInput(
                 f"expected columns that are fields in {source.name}, got {', '.join(strange)}; "
                 'map each to a field or to None, or leave out all others with mapping={"*": None}'
-                f"; fields are {', '.join(f'`{name}`' for name in fields)}"
+                f"; fields are {', '.join(f'`{name}`' for name in fields)}{hint}"
             )
         if complete and "happened_at" not in names.values():
             raise InvalidInput(
                 f"expected a column `happened_at` in {source.name}, got {came}; "
-                'map the time column to it: mapping={"...": "happened_at"}'
+                'map the time column to it: mapping={"...": "happened_at"}' + hint
             )
         return names
 
@@ -211,6 +222,12 @@ class _Table:
             elif kind == "text" and type(value) is int:
                 values[name] = str(value)
         return values
+
+
+def _column(name: str, *, is_header: bool) -> str:
+    """How a message calls a column: its shape, where the name may be a value."""
+    shown = is_header and _NAME.fullmatch(name) and not re.search(r"\d{3}", name)
+    return f"`{name}`" if shown else shape(name)
 
 
 def _bad(number: int, reason: str) -> Row:
@@ -334,6 +351,8 @@ def _micros(name: str, value: object, zone: ZoneInfo) -> int:
     """The instant of whatever a table has for one: a datetime, ISO text or epoch number."""
     if isinstance(value, str):
         value = _time_or_number(value)
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        value = _calendar_time(name, value)
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if isinstance(value, datetime):
@@ -351,13 +370,39 @@ def _micros(name: str, value: object, zone: ZoneInfo) -> int:
 
 
 def _time_or_number(text: str) -> datetime | Decimal | str:
-    # Eight digits are a date (20240131) in ISO 8601, any other number of them an epoch.
-    if len(text) != 8 and text.removeprefix("-").replace(".", "", 1).isdecimal():
+    if text.removeprefix("-").replace(".", "", 1).isdecimal():
         return Decimal(text)
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         return text
+
+
+def _calendar_time(name: str, value: int | float | Decimal) -> datetime | int | float | Decimal:
+    """The time that the digits are, as 20240131 or 20240131120000; else the number itself.
+
+    A year or a month (2024, 202401) is refused rather than taken for a day of 1970, and so
+    are fourteen digits that are no time: as milliseconds they would be beyond 2286.
+    """
+    try:
+        if not abs(float(value)) < 1e14 or value != int(value):
+            return value
+    except OverflowError:  # a whole number of more than 308 digits
+        return float("inf")
+    digits = str(abs(int(value)))
+    if len(digits) == 8 and value > 0:
+        with suppress(ValueError):
+            day = datetime.fromisoformat(digits)
+            return day if 1900 <= day.year <= 2100 else value
+    if len(digits) == 14 and value > 0:
+        with suppress(ValueError):
+            return datetime.fromisoformat(f"{digits[:8]}T{digits[8:]}")
+    if len(digits) in (4, 6, 14):
+        raise InvalidInput(
+            f"expected an ISO 8601 time or an epoch number, got {len(digits)} digits, which may "
+            f"be a part of a date - at `$.{name}`"
+        )
+    return value
 
 
 def _epoch_micros(value: int | float | Decimal) -> int:

@@ -136,6 +136,28 @@ def check_identity(
     return True
 
 
+def move_into_file(connection: sqlite3.Connection, path: Path) -> None:
+    """Empty the write-ahead log into the file, so that what can be read is durable.
+
+    After a failed fsync the kernel may call pages clean that it never wrote: the frames of
+    the write-ahead log are then whole in its cache and lacking on the disk, and a second
+    fsync reports success. Commits appended behind such a frame would be lost with it in a
+    power cut, though they were synced themselves. A checkpoint writes the pages anew, into
+    the file, and fsyncs that; only then what is in them counts as durable.
+
+    Raises
+    ------
+    LogUnavailable
+        If a reader keeps it from coming to its end.
+    """
+    busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    if busy:
+        raise LogUnavailable(
+            f"expected to move the write-ahead log into {path}, but a reader of another process "
+            "holds it; end that reader and try again"
+        )
+
+
 def check_soundness(connection: sqlite3.Connection, path: Path) -> None:
     """Raise `StoreError` if SQLite finds damage; a file above `CHECKED_BYTES` is not read."""
     if path.stat().st_size > CHECKED_BYTES:

@@ -202,39 +202,13 @@ class SqliteLog:
     def sync(self) -> int:
         """See `EventLog.sync`."""
         with self._sync_lock:
-            with self._lock:
-                if self._refusal is not None:
-                    raise LogUnavailable(f"expected an open log, got {self.path}: {self._refusal}")
-                group = self._staged
-                if not group.rows:
-                    return self._durable
-                # In this order, as `find` looks at both without the lock.
-                self._flushing = group
-                self._staged = _Group()
-            try:
-                self._commit(group.rows)
-            except BaseException as error:
-                self._fail(error)
-                if not isinstance(error, sqlite3.Error | OSError):
-                    raise
-                raise LogUnavailable(
-                    f"expected {self.path} to take {len(group.rows)} events, got: {error}; "
-                    "none was acknowledged; free or repair the disk, then recover() the log"
-                ) from error
-            for row in group.rows:
-                self._index.add(*row[:4])
-            with self._lock:
-                self._durable = group.rows[-1][0]
-                self._flushing = _Group()
-            self._unmoved_bytes += sum(len(row[5]) for row in group.rows)
-            self._keep_up()
-            return self._durable
+            return self._flush()
 
     def recover(self) -> int:
         """See `EventLog.recover`."""
         with self._sync_lock:
             if self._refusal is None:
-                return self._durable
+                return self._flush()
             if self._read_only or self._writer_lock is None:
                 raise LogUnavailable(f"cannot recover {self.path}: {self._refusal}")
             # Appends are refused meanwhile and never wait for the check.
@@ -320,6 +294,36 @@ class SqliteLog:
 
     def __repr__(self) -> str:
         return f"SqliteLog({str(self.path)!r}, read_only={self._read_only})"
+
+    def _flush(self) -> int:
+        """`sync`, for who holds its lock."""
+        with self._lock:
+            if self._refusal is not None:
+                raise LogUnavailable(f"expected an open log, got {self.path}: {self._refusal}")
+            group = self._staged
+            if not group.rows:
+                return self._durable
+            # In this order, as `find` looks at both without the lock.
+            self._flushing = group
+            self._staged = _Group()
+        try:
+            self._commit(group.rows)
+        except BaseException as error:
+            self._fail(error)
+            if not isinstance(error, sqlite3.Error | OSError):
+                raise
+            raise LogUnavailable(
+                f"expected {self.path} to take {len(group.rows)} events, got: {error}; "
+                "none was acknowledged; free or repair the disk, then recover() the log"
+            ) from error
+        for row in group.rows:
+            self._index.add(*row[:4])
+        with self._lock:
+            self._durable = group.rows[-1][0]
+            self._flushing = _Group()
+        self._unmoved_bytes += sum(len(row[5]) for row in group.rows)
+        self._keep_up()
+        return self._durable
 
     def _commit(self, rows: list[_Row]) -> None:
         """One transaction, and one statement where that is possible.
@@ -464,6 +468,7 @@ class SqliteLog:
             if not self._is_ours(writer):
                 writer.executescript(_TABLE)
             if check:
+                sqlitefile.move_into_file(writer, self.path)
                 sqlitefile.check_soundness(writer, self.path)
             self._open_reader()
             durable, last_known_at = writer.execute(

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from chopmark.features.aggregate import Aggregate, LabelRate, aggregates
-from chopmark.features.catalog import Catalog
+from chopmark.features.catalog import Catalog, Feature
 from chopmark.features.columns import Columns, from_events
 from chopmark.features.derived import Derived, Similarity, share
-from chopmark.features.feature import EVERYONE, Feature
+from chopmark.features.feature import EVERYONE
 from chopmark.features.fold import Fold
 from chopmark.features.label import Label
 from chopmark.features.lookup import Lookup

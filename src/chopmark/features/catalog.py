@@ -5,7 +5,6 @@ the hashes of the features that it reads. A trained model keeps the hashes of it
 and serving refuses a catalog that would compute something else under the same name.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -16,11 +15,11 @@ from chopmark.events.schema import Schema
 from chopmark.expressions import Expression, Kind, Program, compile_program, parse
 from chopmark.features.aggregate import Aggregate, LabelRate
 from chopmark.features.derived import Derived, Similarity
-from chopmark.features.feature import EVERYONE, Feature
 from chopmark.features.lookup import Lookup
 from chopmark.features.plan import Plan, PlanBuilder, check_fields
 
-AnyFeature = Aggregate | Lookup | LabelRate | Derived | Similarity
+Feature = Aggregate | Lookup | LabelRate | Derived | Similarity
+"""Any declaration; each has a computed `name` and `describe()`, all that its value depends on."""
 
 TIMES = ("as_of", "happened_at")
 """Columns before those of the fields; expressions may read them as times."""
@@ -68,7 +67,7 @@ class Catalog:
         Of all together.
     """
 
-    def __init__(self, schema: Schema, *features: AnyFeature) -> None:
+    def __init__(self, schema: Schema, *features: Feature) -> None:
         self.schema = schema
         self.features = features
         self.num_fields = len(schema.fields)
@@ -151,7 +150,7 @@ class Catalog:
         """The checked expression of a text over all features, hidden ones too, and fields."""
         return parse(text, self.kinds)
 
-    def _add_all(self, features: tuple[AnyFeature, ...]) -> None:
+    def _add_all(self, features: tuple[Feature, ...]) -> None:
         derived: list[Derived] = []
         similar: list[Similarity] = []
         seen: set[str] = set()
@@ -195,6 +194,9 @@ class Catalog:
         by = feature.holder if isinstance(feature, LabelRate) else feature.by
         fields = sorted({feature.of or "", by} & set(self.schema.fields))
         read = [repr(self.schema.fields[name]) for name in fields]
+        if condition >= 0:
+            where = self.conditions[feature.where or ""][0]  # type: ignore[union-attr]
+            read += [repr(self.schema.fields.get(name)) for name in where.reads]
         self._hash_of[feature.name] = _hash(feature, read)
 
     def _add_similarity(self, feature: Similarity) -> None:
@@ -227,7 +229,7 @@ class Catalog:
                 if feature.name in self.kinds:
                     raise FeatureError(
                         f"derived feature `{feature.name}` has the name of a field or feature; "
-                        "give it another label"
+                        "give it another alias"
                     )
                 try:
                     expression = parse(feature.text, self.kinds)
@@ -273,7 +275,7 @@ class Catalog:
             self.num_columns += 1
         return self.conditions[text][1]
 
-    def _new_row(self, feature: AnyFeature) -> int:
+    def _new_row(self, feature: Feature) -> int:
         row = self.num_columns
         if feature.name in self.schema.fields:
             raise FeatureError(f"feature `{feature.name}` has the name of a field")
@@ -282,7 +284,7 @@ class Catalog:
         self.num_columns += 1
         return row
 
-    def _is_personal(self, feature: AnyFeature) -> bool:
+    def _is_personal(self, feature: Feature) -> bool:
         row = self._output(feature).row
         name = self.text_lookups.get(row)
         if name is None:
@@ -290,7 +292,7 @@ class Catalog:
         field = self.schema.fields.get(name)
         return field is not None and field.kind == "text" and field.personal
 
-    def _output(self, feature: AnyFeature) -> Output:
+    def _output(self, feature: Feature) -> Output:
         name = source = feature.name
         while source in self._alias_of:
             source = self._alias_of[source]
@@ -299,17 +301,9 @@ class Catalog:
         return Output(name, self.row_of[source], kind, text_field)
 
 
-def _parts(feature: AnyFeature) -> tuple[Aggregate, ...]:
+def _parts(feature: Feature) -> tuple[Aggregate, ...]:
     return feature.parts if isinstance(feature, Derived) else ()
 
 
 def _hash(feature: Feature, read: list[str]) -> str:
     return sha256(repr((feature.describe(), read)).encode()).hexdigest()
-
-
-def describe_reads(catalog: Catalog) -> Mapping[str, str]:
-    """Name and declaration of every feature, for a person to read."""
-    return {feature.name: feature.describe() for feature in catalog.features}
-
-
-__all__ = ["EVERYONE", "AnyFeature", "Catalog", "Output", "describe_reads"]

@@ -1,6 +1,6 @@
 """Derived features: functions of other features and of the event at hand.
 
-`Derived` is an expression of the one language (`chopmark.expressions`); `Share` is a
+`Derived` is an expression of the one language (`chopmark.expressions`); `share` makes a
 ready-made one; `Similarity` compares two texts. None has a state of its own.
 """
 
@@ -28,7 +28,7 @@ class Derived:
     ----------
     text : str
         The expression. A bare name takes a field or a feature as it is.
-    label : str, optional
+    alias : str, optional
         Its name; without it, one made from the text.
 
     Examples
@@ -40,13 +40,13 @@ class Derived:
     """
 
     text: str
-    label: str | None = None
+    alias: str | None = None
     parts: tuple[Aggregate, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
-        """The label, or one made from the text."""
-        return self.label or slug(self.text)
+        """The alias, or one made from the text."""
+        return self.alias or slug(self.text)
 
     def describe(self) -> str:
         """All that the value depends on, save the features that it reads."""

@@ -17,31 +17,8 @@ Reading rule, without exception: a feature of an event is its value **before** t
 added, over what was known then.
 """
 
-from typing import Protocol
-
-from chopmark.expressions import Kind
-
 EVERYONE = "everyone"
 """An entity that every event touches: aggregates by it are over all events."""
-
-
-class Feature(Protocol):
-    """What the catalog asks of a declaration.
-
-    Attributes
-    ----------
-    name : str
-        Computed from the declaration, unique in a catalog.
-    """
-
-    @property
-    def name(self) -> str:
-        """The computed name."""
-        ...
-
-    def describe(self) -> str:
-        """All that the value depends on, as text; the catalog hashes it."""
-        ...
 
 
 def slug(text: str) -> str:
@@ -58,6 +35,3 @@ def slug(text: str) -> str:
         text = text.replace(symbol, word)
     kept = "".join(letter if letter.isalnum() else " " for letter in text)
     return "_".join(kept.lower().split())
-
-
-__all__ = ["EVERYONE", "Feature", "Kind", "slug"]

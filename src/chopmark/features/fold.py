@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from tempfile import mkstemp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ CHUNK = 8_192
 """Events per call of the kernel in a replay: large enough to hide the call, and small
 enough for the columns to stay in the cache."""
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 _DIGEST_BYTES = 32
 
 
@@ -214,14 +215,22 @@ class Fold:
             yield Replayed(rows + start, values, texts)
             start += size
 
-    def freeze(self, *, offset: int) -> "Snapshot":
-        """A copy of the state after the event at an offset of the log; folding may go on."""
+    def freeze(self, *, offset: int, last_id: str = "") -> "Snapshot":
+        """A copy of the state after the event at an offset of the log; folding may go on.
+
+        Parameters
+        ----------
+        last_id : str
+            Id of that event, by which `load` tells one log from another.
+        """
         state = self._state
         about = {
             "format": SNAPSHOT_FORMAT,
             "catalog": self.catalog.hash,
             "key": sha256(b"snapshot" + self.codes.key).hexdigest(),
             "offset": offset,
+            "last_id": last_id,
+            "probe": self.codes.code("probe"),
             "texts": list(self.texts.items()),
         }
         arrays = {
@@ -233,8 +242,8 @@ class Fold:
         }
         return Snapshot(about, arrays)
 
-    def load(self, path: Path) -> int:
-        """Take over a snapshot; gives the offset of the last event that it holds.
+    def load(self, path: Path) -> tuple[int, str]:
+        """Take over a snapshot; gives offset and id of the last event that it holds.
 
         Raises
         ------
@@ -258,6 +267,7 @@ class Fold:
             "format": SNAPSHOT_FORMAT,
             "catalog": self.catalog.hash,
             "key": sha256(b"snapshot" + self.codes.key).hexdigest(),
+            "probe": self.codes.code("probe"),
         }
         for name, value in expected.items():
             if header.get(name) != value:
@@ -267,7 +277,7 @@ class Fold:
                 )
         self._state.take(arrays)
         self.texts = {float(code): text for code, text in header["texts"]}
-        return int(header["offset"])
+        return int(header["offset"]), str(header["last_id"])
 
     def _load(self, scratch: "_Scratch", chunk: Columns) -> None:
         size = len(chunk)
@@ -350,17 +360,22 @@ class Snapshot:
     def write(self, path: Path) -> None:
         """Write the file: all of it or nothing, also if the machine stops meanwhile."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".partial")
         about = np.frombuffer(json.dumps(self.about).encode(), dtype=np.uint8)
         parts: dict[str, NDArray[np.generic]] = {"about": about, **self.arrays}
         packed = BytesIO()
-        np.savez(packed, **parts)  # type: ignore[arg-type]
-        with open(temporary, "wb") as file:
-            file.write(sha256(packed.getbuffer()).digest())
-            file.write(packed.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        np.savez(packed, **parts)  # type: ignore[arg-type]  # numpy types the keys of its own
+        # Readable by its owner only: the texts of lookups are names and addresses.
+        handle, temporary = mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(handle, "wb") as file:
+                file.write(sha256(packed.getbuffer()).digest())
+                file.write(packed.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -19,7 +19,7 @@ from chopmark.features.catalog import TIMES, Catalog
 from chopmark.features.columns import Columns
 from chopmark.features.fold import Fold
 from chopmark.features.label import Label
-from chopmark.times import Instant, duration
+from chopmark.times import Instant, duration, moment
 
 
 def training_table(
@@ -48,7 +48,9 @@ def training_table(
     until : Instant, optional
         The instant as of which the labels are known: by default the end of the log.
     immature : bool
-        Whether to keep the rows whose label is unknown, which are left out otherwise.
+        Whether to keep the rows that are too young. They are left out otherwise, the bad ones
+        too: a young row is in the table only if it is known to be bad, and a model would learn
+        that youth is bad.
     on_progress : callable, optional
         Called with the number of events folded so far.
 
@@ -100,7 +102,27 @@ def training_table(
     if labels is None:
         return table
     table = table.hstack(labels.columns(until if until is not None else Instant(clock)))
-    return table if immature else table.filter(pl.col("label").is_not_null())
+    if immature:
+        return table
+    assert label is not None
+    return _as_known(table, label, until if until is not None else Instant(clock))
+
+
+def _as_known(table: pl.DataFrame, label: Label, until: Instant) -> pl.DataFrame:
+    """The rows that had matured by an instant, with their labels as they were known then.
+
+    Left out too are the rows that came after their own label was known: features such as a
+    count of chargebacks already hold it, and nobody needs a score for them.
+
+    """
+    late = (pl.col("label_known_at") <= pl.col("as_of")).fill_null(False)
+    at = pl.lit(moment(until))
+    ripe = pl.col("as_of") <= pl.lit(moment(until - duration(label.matures)))
+    known = (pl.col("label_known_at") <= at).fill_null(False)
+    return table.filter(ripe & ~late).with_columns(
+        known.cast(pl.Int8).alias("label"),
+        pl.when(known).then(pl.col("label_known_at")).alias("label_known_at"),
+    )
 
 
 class _Labels:

@@ -2,7 +2,7 @@
 
 In: tables (training) or rows of raw values (requests), and artifacts: files of numbers and JSON.
 Out: scores in [0, 1], contributions per raw column in log-odds, metrics, splits, calibration.
-Serves rows A3 to A6 and A8 to A12 of the seeds' list (000).
+Serves rows A3 to A6 and A8 to A12 of the requirements (000).
 """
 
 from chopmark.models.additive import Additive, Term

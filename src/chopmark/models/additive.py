@@ -5,7 +5,7 @@
 A number has a scaled slope and a weight per bucket, a category a weight per code, a missing
 number a weight of its own. A value outside the training range counts as the range's end.
 This is any linear model over scaled, bucketed and one-hot columns; its terms are the exact
-explanation. Serves A4, A8 and A11 of the seeds' list.
+explanation. Serves A4, A8 and A11 of the requirements.
 """
 
 from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@
 
 The last bytes are the zip's own comment, so any unzip tool opens the file, and no byte of it
 can change unseen. `artifact.hash` is `sha256sum model.chopmark`. Equal contents give equal
-bytes: the zip carries no clock. Serves A12 of the seeds' list.
+bytes: the zip carries no clock. Serves A12 of the requirements.
 """
 
 import hashlib
@@ -37,6 +37,7 @@ LIMIT_BYTES = 512 * 1024 * 1024
 _DIGEST = 64
 _MANIFEST = "manifest.json"
 _HEADER = "header.json"
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LIMIT_MEMBERS = 4_096
 _CLOCKLESS = (1980, 1, 1, 0, 0, 0)
 
@@ -185,6 +186,8 @@ def _members(archive: zipfile.ZipFile, where: str) -> dict[str, bytes]:
         )
     if len(infos) != len(archive.infolist()):
         raise ArtifactError(f"`{where}` holds two members of one name")
+    if any(info.compress_type not in _COMPRESSIONS for info in infos.values()):
+        raise ArtifactError(f"`{where}` is packed in a way that chopmark does not use")
     if _MANIFEST not in infos:
         raise ArtifactError(f"`{where}` is no chopmark artifact: it has no {_MANIFEST}")
     manifest = _parsed(_content(archive, infos[_MANIFEST]), where)

@@ -7,7 +7,7 @@ calibration keeps the order of scores and fits the request path.
 - Isotonic: pool adjacent violators, then points at the blocks' centres joined by lines;
   beyond the ends the slope is 1, so that extreme rows keep their order.
 
-Serves A8 ("best practices baked in") of the seeds' list.
+Serves A8 ("best practices baked in") of the requirements.
 
 References
 ----------

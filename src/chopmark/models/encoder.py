@@ -6,7 +6,7 @@ The parser is a Python function of one value (`chopmark.models.parsing`); the pl
 and makes date parts, date differences and other combinations. A table goes through the same
 two steps: the parser is called once per distinct value of a column, the plan once per row.
 Therefore a batch equals its rows bit for bit. Numbers that are not finite are missing (NaN).
-Serves A3, A5, A6 and A12 of the seeds' list.
+Serves A3, A5, A6 and A12 of the requirements.
 """
 
 import re

@@ -13,7 +13,7 @@ An explanation splits z along the path (Saabas): stepping from a node to its chi
 expected value, and the move belongs to the column that the node asks. The moves of one path
 add up to leaf minus root, hence bias plus contributions is z. TreeSHAP averages the same moves
 over all orders of columns; it is fairer between correlated columns and 200 times slower.
-Serves A10 to A12 of the seeds' list.
+Serves A10 to A12 of the requirements.
 
 References
 ----------

@@ -2,7 +2,7 @@
 
 Labels are 0 (good) or 1 (bad); scores are probabilities of bad. What needs both classes
 (ROC-AUC, PR-AUC) is NaN where only one came: a month without fraud is no error, and no number
-either. No rows at all is an error. Serves A16 and A20 of the seeds' list.
+either. No rows at all is an error. Serves A16 and A20 of the requirements.
 """
 
 from dataclasses import dataclass

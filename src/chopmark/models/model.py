@@ -3,7 +3,7 @@
 A *model* is a function from a table to scores and keeps scikit-learn's habits. A *scorer* is
 what is left of a fitted model when a request comes: arrays, no learner, microseconds. Both
 answer alike: `Model.score(table)` equals `Scorer.score_row` of each row, bit for bit.
-Serves A10 to A12 of the seeds' list.
+Serves A10 to A12 of the requirements.
 """
 
 from collections.abc import Mapping, Sequence

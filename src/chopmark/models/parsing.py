@@ -2,7 +2,7 @@
 
 Training calls these functions for the distinct values of a column, serving for each value of
 a request, so both read `" 1,200 "` or `2024-02-30` alike. None of them ever raises: what
-cannot be read is missing (NaN). Serves A6 and A12 of the seeds' list.
+cannot be read is missing (NaN). Serves A6 and A12 of the requirements.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 A family is an encoder, arrays and the compiled functions that read them. `load_scorer` picks
 the family that the artifact names; all families answer through one class.
-Serves A11 and A12 of the seeds' list.
+Serves A11 and A12 of the requirements.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 A risk model is judged on what came later (`out_of_time`) and on entities it has not seen
 (`by_group`); a random split flatters it. All splits are row numbers, in rising order, and the
-same for the same seed. Serves A16 and B11 of the seeds' list.
+same for the same seed. Serves A16 and B11 of the requirements.
 """
 
 from collections.abc import Iterator

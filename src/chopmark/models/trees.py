@@ -2,7 +2,7 @@
 
 A node knows the value that a row may expect there: the mean of the leaves below, weighted by
 their training rows. The moves between these values are the explanation (see `kernels`).
-Serves A8, A11 and A12 of the seeds' list.
+Serves A8, A11 and A12 of the requirements.
 """
 
 from collections.abc import Mapping
@@ -115,6 +115,9 @@ class Trees:
         return trees
 
     def _check(self, num_encoded: int) -> None:
+        flat = (self.nodes, self.values, self.roots, self.bitsets)
+        if any(array.ndim != 1 for array in flat):
+            raise ArtifactError("the artifact's trees are broken: expected flat arrays")
         num_nodes = len(self.nodes)
         places = np.arange(num_nodes)
         inner = self.nodes["feature"] >= 0

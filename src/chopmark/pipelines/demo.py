@@ -49,7 +49,7 @@ class Scale:
     fraud_scale: float = 3.0
 
 
-QUICK = Scale(num_users=700, days=150, live_days=40, fraud_scale=4.0)
+QUICK = Scale(num_users=700, days=180, live_days=40, fraud_scale=4.0)
 """For a smoke test of the whole loop in seconds."""
 
 
@@ -62,10 +62,17 @@ class Past:
     events: Iterator[Event]
 
 
-def simulated(scale: Scale, *, seed: int = 0) -> Past:
-    """A simulation that ends now, and its events, of which the first are the past."""
-    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    start = now - timedelta(days=scale.days)
+def simulated(scale: Scale, *, seed: int = 0, end: datetime | None = None) -> Past:
+    """A simulation up to now, and its events, of which the first are the past.
+
+    Parameters
+    ----------
+    end : datetime, optional
+        When it ends instead, with a time zone: the week's rhythm makes other events of
+        another end.
+    """
+    end = end if end is not None else datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    start = end - timedelta(days=scale.days)
     simulation = simulate(
         num_users=scale.num_users,
         days=scale.days,

@@ -19,7 +19,7 @@ from chopmark.features import (
     aggregates,
     share,
 )
-from chopmark.features.catalog import AnyFeature
+from chopmark.features.catalog import Feature
 
 EXCHANGE = Schema(*SCHEMA.types.values(), Decision)
 
@@ -27,7 +27,7 @@ SEEN = ("signup", "login", "purchase", "payment_method_added")
 """Event types that show a user on a device and at an address of the network."""
 
 
-def features() -> list[AnyFeature]:
+def features() -> list[Feature]:
     """All features of the exchange: about the event, the user, what they share, and names."""
     return [
         *_of_the_event(),
@@ -47,7 +47,7 @@ LABEL = Label(events=("chargeback", "verdict"), where="missing(verdict) or verdi
 """A user is bad after a chargeback or an analyst's ban."""
 
 
-def _of_the_event() -> list[AnyFeature]:
+def _of_the_event() -> list[Feature]:
     return [
         Derived("amount_usd"),
         Derived("rail"),
@@ -58,7 +58,7 @@ def _of_the_event() -> list[AnyFeature]:
     ]
 
 
-def _of_the_user() -> list[AnyFeature]:
+def _of_the_user() -> list[Feature]:
     return [
         *aggregates("purchase", ops=("count", "sum"), of="amount_usd", windows=("1h", "1d", "7d")),
         *aggregates("purchase", ops=("mean", "max", "std"), of="amount_usd", windows=("90d",)),
@@ -84,7 +84,7 @@ def _of_the_user() -> list[AnyFeature]:
     ]
 
 
-def _of_what_users_share() -> list[AnyFeature]:
+def _of_what_users_share() -> list[Feature]:
     return [
         Aggregate(SEEN, "distinct", by="device", of="user", window="90d"),
         Aggregate(SEEN, "distinct", by="ip", of="user", window="7d"),
@@ -103,7 +103,7 @@ def _of_what_users_share() -> list[AnyFeature]:
     ]  # fmt: skip
 
 
-def _of_identity() -> list[AnyFeature]:
+def _of_identity() -> list[Feature]:
     return [
         Lookup("signup", "name"),
         Lookup("id_verified", "name"),

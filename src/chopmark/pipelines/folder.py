@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chopmark.engine import SNAPSHOT_FILE, Application, Engine
-from chopmark.errors import ArtifactError
 from chopmark.events import SqliteLog, Vault
 from chopmark.models import load_scorer
 
@@ -32,7 +31,7 @@ class DataFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def log(self) -> Path:
@@ -77,6 +76,6 @@ class DataFolder:
         engine.recover(self.snapshot)
         try:
             engine.use(load_scorer(self.model))
-        except ArtifactError as error:
+        except Exception as error:  # whatever is wrong with a file must not stop the service
             logger.warning("no model in use, the default limit holds: %s", error)
         return engine

@@ -27,7 +27,8 @@ class Trained:
     num_rows, num_bad : int
         Of the whole table.
     metrics : dict
-        On the last part of the table in time, of a model that had not seen it.
+        On the last part of the table in time, of a model that had not seen it, with the labels
+        as known at the end; empty where either part has too few rows of a class.
     table_seconds, fit_seconds : float
         To replay the log, and to fit and judge.
     """
@@ -45,7 +46,7 @@ def train(
     log: EventLog,
     *,
     label: Label,
-    rows: Sequence[str] = ("purchase",),
+    rows: Sequence[str] = (),
     model: EasyML | None = None,
     until: Instant | None = None,
     test_share: float = 0.25,
@@ -58,7 +59,7 @@ def train(
     label : Label
         What makes a row bad.
     rows : sequence of str
-        Event types to learn from.
+        Event types to learn from; those that the policy gates by default.
     model : EasyML, optional
         Unfitted; trees by default.
     until : Instant, optional
@@ -70,6 +71,7 @@ def train(
     catalog, hidden = application.catalog, application.policy.spent
     started = perf_counter()
     batches = ([event for _, event in batch] for batch in log.read())
+    rows = rows or application.policy.gated
     table = training_table(
         catalog, batches, rows=rows, label=label, until=until, on_progress=on_progress
     )
@@ -77,17 +79,17 @@ def train(
     # the policy instead of the risk.
     table = table.drop(hidden)
     tabulated = perf_counter()
-    metrics: dict[str, float | None] = {}
     names = [name for name in table.columns if name not in BESIDE_FEATURES]
     hashes = {name: catalog.hashes[name] for name in names}
     model = model if model is not None else EasyML()
+    metrics: dict[str, float | None] = {}
+    split = round(table.height * (1 - test_share))
+    past = table[:split].select(*names, "label")
+    future = table[split:].select(*names, "label")
+    if _is_learnable(past) and _is_learnable(future):
+        model.fit(past, target="label")
+        metrics = summary(future["label"].to_numpy(), model.score(future))
     learnable = table.select(*names, "label")
-    if test_share > 0:
-        split = round(table.height * (1 - test_share))
-        past, future = learnable[:split], learnable[split:]
-        if _has_both(past) and _has_both(future):
-            model.fit(past, target="label")
-            metrics = summary(future["label"].to_numpy(), model.score(future))
     model.fit(learnable, target="label", feature_hashes=hashes)
     return Trained(
         model=model,
@@ -99,5 +101,7 @@ def train(
     )
 
 
-def _has_both(table: pl.DataFrame) -> bool:
-    return table["label"].n_unique() == 2
+def _is_learnable(table: pl.DataFrame) -> bool:
+    """Whether there are enough rows of both classes to fit and to judge."""
+    num_bad = int(table["label"].sum())
+    return table.height >= 20 and 2 <= num_bad <= table.height - 2

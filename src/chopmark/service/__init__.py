@@ -2,7 +2,7 @@
 
 In come events as JSON; out go decisions with their reasons, as they stand in the log.
 It keeps itself alive: it recovers after a failing disk, and says when it cannot take events.
-Serves rows B1, B5, I3 and I5 of the requirements.
+Serves rows C2, C6, D11, I4 and I5 of the requirements.
 """
 
 from chopmark.service.app import Service, create_app

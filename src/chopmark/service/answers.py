@@ -20,6 +20,7 @@ Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON: Header = (b"content-type", b"application/json")
+CLOSE: Header = (b"connection", b"close")
 REPLAY: Header = (b"idempotent-replay", b"true")
 RETRY_AFTER_S = 1
 
@@ -68,7 +69,7 @@ class Refusal(Exception):
 
 
 def unavailable(message: str, *, code: str = "log_unavailable") -> Refusal:
-    """A 503 that asks to come again; nothing of the request was done."""
+    """A 503 that asks to come again; nothing of the request was acknowledged."""
     return Refusal(503, code, message, headers=((b"retry-after", b"%d" % RETRY_AFTER_S),))
 
 
@@ -95,7 +96,10 @@ def refusal_of(error: Exception, *, item: int | None = None) -> Refusal:
         return Refusal(400, code, without_numbers(message), place=place)
     if isinstance(error, StoreError):
         # Its own words name files of ours: they go to the log, not to a client.
-        return unavailable("expected the event log to answer, got a failure; nothing was done")
+        return unavailable(
+            "expected the event log to answer, got a failure; nothing was acknowledged, repeat "
+            "the whole request"
+        )
     return Refusal(
         500, "internal", "the service failed on this request, which was not taken; see its log"
     )

@@ -14,7 +14,7 @@ from typing import Any
 from litestar import Litestar
 
 from chopmark.engine import Assessment, Engine
-from chopmark.errors import InvalidInput, LogUnavailable
+from chopmark.errors import AlreadyTaken, InvalidInput, LogUnavailable
 from chopmark.events.event import Event
 from chopmark.service.answers import (
     REPLAY,
@@ -149,6 +149,8 @@ class Service:
         events = self._checked(body, decide=True)
         engine = self.engine
         try:
+            # Each is a group of its own: after a 503 some may be in the log, and whoever
+            # repeats the batch gets their recorded answers.
             assessments = [engine.assess(event) for event in events]
         except Exception as error:
             raise self._refused(error) from error
@@ -170,7 +172,7 @@ class Service:
         return b'{"taken":%d,"repeated":%d}' % (taken, len(events) - taken), False
 
     def _checked(self, body: bytes, *, decide: bool) -> list[Event]:
-        """The events of a body, all of which the engine will take."""
+        """The events of a body, validated as a whole: only the log can now refuse one."""
         if self.flusher.state != "ready" or self.flusher.full:
             raise self._busy()
         engine = self.engine
@@ -189,9 +191,15 @@ class Service:
                 f"expected at most {MAX_BATCH} events, got {len(events)}; send them in parts",
                 place="$",
             )
+        first_of: dict[str, Event] = {}
         for position, event in enumerate(events):
             try:
                 engine.check(event, decide=decide)
+                if not engine.is_repeat(event, first_of.setdefault(event.id, event)):
+                    raise AlreadyTaken(
+                        f"event `{event.id}` stands in this request with other content too; "
+                        "expected a new id for another event - at `$.id`"
+                    )
             except Exception as error:
                 raise self._refused(error, item=position if array else None) from error
         return events

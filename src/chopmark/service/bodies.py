@@ -9,13 +9,13 @@ import re
 
 import numpy as np
 
-from chopmark.service.answers import Receive, Refusal
+from chopmark.service.answers import CLOSE, Receive, Refusal
 
 MAX_BODY_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_BATCH = 1_000
 SLOWEST_BODY_S = 10.0
-"""A body that came in part must come whole within this time."""
+"""A body must come whole within this time, from the end of the head on."""
 
 # A string that never ends counts as one up to the end: so the search is linear.
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
@@ -41,22 +41,13 @@ async def read_body(receive: Receive, *, length: bytes | None) -> bytes | None:
     """
     if length is not None and not fits(length):
         raise too_large()
-    message = await receive()
-    if message["type"] != "http.request":
-        return None
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False):
-        try:
-            async with asyncio.timeout(SLOWEST_BODY_S):
-                rest = await _read_rest(receive, body)
-        except TimeoutError:
-            raise too_slow() from None
-        if rest is None:
-            return None
-        body = rest
-    elif len(body) > MAX_BODY_BYTES:
-        raise too_large()
-    check_depth(body)
+    try:
+        async with asyncio.timeout(SLOWEST_BODY_S):
+            body = await _read(receive)
+    except TimeoutError:
+        raise too_slow() from None
+    if body is not None:
+        check_depth(body)
     return body
 
 
@@ -89,18 +80,16 @@ def depth(body: bytes) -> int:
     return int(np.cumsum(steps, dtype=np.int32).max())
 
 
-async def _read_rest(receive: Receive, start: bytes) -> bytes | None:
-    parts = bytearray(start)
+async def _read(receive: Receive) -> bytes | None:
+    parts = bytearray()
     while True:
-        if len(parts) > MAX_BODY_BYTES:
-            raise too_large()
         message = await receive()
         if message["type"] != "http.request":
             return None
         parts += message.get("body", b"")
+        if len(parts) > MAX_BODY_BYTES:
+            raise too_large()
         if not message.get("more_body", False):
-            if len(parts) > MAX_BODY_BYTES:
-                raise too_large()
             return bytes(parts)
 
 
@@ -111,7 +100,7 @@ def too_large() -> Refusal:
         413,
         "too_large",
         f"expected a body of at most {MAX_BODY_BYTES} bytes, got more; send it in parts",
-        headers=((b"connection", b"close"),),
+        headers=(CLOSE,),
     )
 
 
@@ -121,5 +110,5 @@ def too_slow() -> Refusal:
         408,
         "timeout",
         f"expected the whole body within {SLOWEST_BODY_S:.0f} s, got a part of it",
-        headers=((b"connection", b"close"),),
+        headers=(CLOSE,),
     )

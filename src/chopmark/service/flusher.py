@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter
 from typing import Literal
 
@@ -76,6 +76,7 @@ class Flusher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
         self._snapshots: asyncio.Task[None] | None = None
+        self._ending = asyncio.Event()
         self._snapshot_offset = 0
         self._retry_s = FIRST_RETRY_S
         self._recovered_at = 0.0
@@ -149,10 +150,10 @@ class Flusher:
 
     async def stop(self) -> None:
         """Make all durable, write a last snapshot and end the thread."""
+        self._ending.set()
         if self._snapshots is not None:
-            self._snapshots.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._snapshots
+            # Not cancelled: its thread would write on, into the file of the last snapshot.
+            await self._snapshots
         if self.alive:
             with suppress(LogUnavailable):
                 if self.snapshot_path is not None:
@@ -182,9 +183,11 @@ class Flusher:
         return True
 
     async def _keep_snapshots(self) -> None:
-        while True:
-            await asyncio.sleep(self.snapshot_every_s)
-            if self.state == "ready":
+        while not self._ending.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.snapshot_every_s):
+                    await self._ending.wait()
+            if self.state == "ready" and not self._ending.is_set():
                 with suppress(LogUnavailable):
                     await self.write_snapshot()
 
@@ -215,6 +218,13 @@ class Flusher:
         if self.state == "recovering":
             self.state = "ready"
 
+    def _look(self, verdict: "SimpleQueue[bool]") -> None:
+        # On the loop, between two steps: in the midst of one, every step looks half done.
+        half_done = self.engine.needs_recovery
+        if not half_done and self.state == "recovering":
+            self.state = "ready"
+        verdict.put(half_done)
+
     def _die(self) -> None:
         self.state = "dead"
         self._drop(LogUnavailable("the flusher died"))
@@ -235,13 +245,22 @@ class Flusher:
                     began = perf_counter()
                     durable = self.engine.log.sync()
                     self._tell(self._wake, durable, perf_counter() - began)
-                    if order == "recover":
+                    # The log is well; who ordered this may have seen a failure of before.
+                    if order == "recover" and self._is_half_done():
                         raise LogUnavailable("a step of the engine was left half done")
                 except Exception as error:
                     self._recover(error)
         except BaseException:
             logger.critical("the flusher died; nothing is taken any more", exc_info=True)
             self._tell(self._die)
+
+    def _is_half_done(self) -> bool:
+        verdict: SimpleQueue[bool] = SimpleQueue()
+        self._tell(self._look, verdict)
+        while not self._stop.is_set():
+            with suppress(Empty):
+                return verdict.get(timeout=1.0)
+        return False
 
     def _recover(self, error: Exception) -> None:
         acknowledged = threading.Event()

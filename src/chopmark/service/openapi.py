@@ -9,16 +9,22 @@ from chopmark.events.event import Event
 from chopmark.events.schema import Schema, type_name
 from chopmark.service.bodies import MAX_BATCH, MAX_BODY_BYTES
 
+_BATCH = (
+    "The events are validated as a whole, before any is taken. Each is then taken exactly once, "
+    "in order, as a group of its own: after a 503 some may have been. Repeat the whole batch."
+)
 _REF = "#/components/schemas/"
 _ERRORS = {
     "400": "No JSON, or no valid event; `place` says where.",
     "401": "No key of this service.",
     "404": "Unknown.",
     "408": "The body came too slowly.",
-    "409": "The event was taken in earlier without a decision.",
+    "409": "The id is taken: by an event with another content, or by one that was taken in "
+    "without a decision.",
     "413": f"More than {MAX_BODY_BYTES} bytes.",
     "415": "Another content type than application/json.",
-    "503": "Nothing was taken now; come again after the seconds in `Retry-After`.",
+    "503": "Nothing was acknowledged; repeat the whole request after the seconds in "
+    "`Retry-After`: what was taken already is not taken again.",
 }
 
 
@@ -66,17 +72,19 @@ def describe(schema: Schema, *, open_to_all: bool) -> dict[str, Any]:
             "idempotent by event id.",
         },
         "paths": {
-            "/v1/assess": _post("Decide about an event.", decidable, decision, conflict=True),
+            "/v1/assess": _post("Decide about an event.", decidable, decision, replays=True),
             "/v1/assess/batch": _post(
-                "Decide about events, all or none.",
+                "Decide about events.",
                 {"type": "array", "items": decidable, "maxItems": MAX_BATCH},
                 {"type": "array", "items": decision},
-                conflict=True,
+                description=_BATCH,
+                replays=True,
             ),
             "/v1/events": _post(
-                "Take in events without a decision, all or none.",
+                "Take in events without a decision.",
                 {"oneOf": [event, events]},
                 {"$ref": _REF + "Taken"},
+                description=_BATCH,
             ),
             "/v1/users/{user}": _get("Newest score, limit and reasons.", parameter="user"),
             "/v1/decisions/{event_id}": _get(
@@ -108,23 +116,29 @@ def _union(event_types: list[type[Event]]) -> dict[str, Any]:
 
 
 def _post(
-    summary: str, body: dict[str, Any], result: dict[str, Any], *, conflict: bool = False
+    summary: str,
+    body: dict[str, Any],
+    result: dict[str, Any],
+    *,
+    description: str | None = None,
+    replays: bool = False,
 ) -> dict[str, Any]:
-    codes = ["400", "401", "408", *(["409"] if conflict else []), "413", "415", "503"]
+    codes = ["400", "401", "408", "409", "413", "415", "503"]
     replay = {
         "description": "`true` if this is the recorded answer to an earlier request.",
         "schema": {"enum": ["true"]},
     }
     good = {"description": "Durable.", "content": {"application/json": {"schema": result}}}
-    if conflict:
+    if replays:
         good["headers"] = {"Idempotent-Replay": replay}
-    return {
-        "post": {
-            "summary": summary,
-            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-            "responses": {"200": good, **{code: _error(code) for code in codes}},
-        }
+    operation = {
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": good, **{code: _error(code) for code in codes}},
     }
+    if description is not None:
+        operation["description"] = description
+    return {"post": operation}
 
 
 def _get(

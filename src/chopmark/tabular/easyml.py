@@ -5,7 +5,7 @@
 The fitted model *is* its artifact: `score` and `explain` run the code of the request path over
 the artifact's arrays, so training cannot see other scores than serving gives. A subclass sets
 what it knows better as class attributes and gets every improvement of this class for nothing.
-Serves A1, A2, A8, A10 to A16 of the seeds' list.
+Serves A1, A2, A8, A10 to A16 of the requirements.
 """
 
 import os

@@ -11,7 +11,7 @@
 
 A running number is a leak waiting to happen: on vehicle insurance claims it lifts AUC from
 0.84 to 0.94 and is worthless the day after. Deduction never looks at the label.
-Serves A3 of the seeds' list.
+Serves A3 of the requirements.
 """
 
 import math

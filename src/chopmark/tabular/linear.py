@@ -4,7 +4,7 @@ Each encoded number becomes its scaled value (clipped to the training range), on
 bucket and one for missing; each category one indicator per code. The penalty is chosen on
 held-out rows. The weights are then folded into one lookup table per column
 (`chopmark.models.Additive`), centred so that an average row has no contributions.
-Serves A4 and A8 of the seeds' list.
+Serves A4 and A8 of the requirements.
 """
 
 import warnings

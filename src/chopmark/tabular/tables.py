@@ -1,7 +1,7 @@
 """Any table to a polars DataFrame, and its label to an array.
 
 Takes polars, pandas, pyarrow, and paths to CSV or Parquet: the result of a SQL query or a file.
-Serves A2 of the seeds' list.
+Serves A2 of the requirements.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """From a table to its encoder: each column by its kind, dates also by their differences.
 
-Serves A3, A5 and A6 of the seeds' list.
+Serves A3, A5 and A6 of the requirements.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 The number of rounds is where the held-out loss, averaged over the folds, is lowest; the refit
 has more rows than any fold had, so it gets a little more rounds. The folds' held-out scores at
-that round are what calibration learns from. Serves A8 and A16 of the seeds' list.
+that round are what calibration learns from. Serves A8 and A16 of the requirements.
 """
 
 from collections.abc import Sequence

@@ -14,13 +14,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from chopmark.events.event import Event
-from chopmark.features.catalog import AnyFeature, Catalog
+from chopmark.features.catalog import Catalog, Feature
 from chopmark.features.fold import Fold, Value
 from chopmark.testing.oracle import Oracle, Raw
 
 
 def check_feature(
-    feature: AnyFeature | Sequence[AnyFeature],
+    feature: Feature | Sequence[Feature],
     catalog: Catalog,
     events: Sequence[Event],
     *,
@@ -87,7 +87,7 @@ def resumed_values(catalog: Catalog, events: Sequence[Event], at: int) -> list[l
     second = Fold(catalog)
     with TemporaryDirectory() as folder:
         first.freeze(offset=at).write(Path(folder) / "state.npz")
-        assert second.load(Path(folder) / "state.npz") == at
+        assert second.load(Path(folder) / "state.npz") == (at, "")
     return rows + [second.step(event) for event in events[at:]]
 
 

@@ -4,7 +4,7 @@
         check_model(lambda: MyModel(), table, "target")
 
 Needs no test framework: a broken promise raises `AssertionError` with the promise in words.
-Serves A12 and A14 of the seeds' list.
+Serves A12 and A14 of the requirements.
 """
 
 import tempfile

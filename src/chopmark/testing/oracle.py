@@ -16,7 +16,7 @@ from typing import Any
 from chopmark.events.event import Event
 from chopmark.events.schema import Schema, type_name
 from chopmark.features.aggregate import Aggregate, LabelRate
-from chopmark.features.catalog import AnyFeature, Catalog
+from chopmark.features.catalog import Catalog, Feature
 from chopmark.features.columns import known_instant
 from chopmark.features.derived import Derived, Similarity
 from chopmark.features.feature import EVERYONE
@@ -50,7 +50,7 @@ class Oracle:
         self.catalog = catalog
         self.schema: Schema = catalog.schema
         self.events = events
-        self.by_name: dict[str, AnyFeature] = {
+        self.by_name: dict[str, Feature] = {
             part.name: part
             for feature in catalog.features
             for part in (*getattr(feature, "parts", ()), feature)

@@ -100,8 +100,13 @@ def _check_staging(log: EventLog) -> None:
     _expect(log.find("decision:first") == second, "a durable event is found")
     _expect(log.get_body("first") == SCHEMA.encode(first), "a durable body is unchanged")
     _expect(log.recover() == 2, "recover of a healthy log gives the last durable offset")
+    third = _purchase("recovered", log)
+    log.append(third)
+    _expect(log.recover() == 3 == log.last_offset, "recover of a healthy log syncs first")
+    read = [pair for batch in log.read(after=2) for pair in batch]
+    _expect(read == [(3, third)] and log.sync() == 3, "what recover synced is read, once")
     odd = [_purchase(name, log) for name in ("é", "a b", "'; --", "%", "x" * 128, "🪙")]
-    _expect(log.append_encoded([(event, SCHEMA.encode(event)) for event in odd]) == 3, "encoded")
+    _expect(log.append_encoded([(event, SCHEMA.encode(event)) for event in odd]) == 4, "encoded")
     log.sync()
     _expect(all(log.find(event.id) == event for event in odd), "ids are any text")
     _expect(log.find("X" * 128) is None, "ids differ by case")

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -70,9 +69,6 @@ def main() -> None:
 
 def measure_ready(folder: Path, repeats: int, assessments: int) -> None:
     """Print the seconds to /ready and the memory after some assessments."""
-    if find_spec("chopmark.service.server") is None:
-        print("**ready**: skipped, there is no `chopmark.service.server` yet.\n")
-        return
     from application import purchases, write_model
 
     data, cache = folder / "data", folder / "numba"

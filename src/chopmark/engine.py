@@ -8,7 +8,7 @@ event and its decision as one group, and whoever answers a client waits for `log
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
@@ -451,8 +451,14 @@ class Engine:
         return Fold(self.catalog, key=bytes.fromhex(self.vault.token("codes", "fold")[4:]))
 
 
-def replay(engine: Engine, events: Iterable[Event], *, decide: frozenset[str]) -> list[Decision]:
-    """Assess the events of some types and observe the others, as live traffic would.
+def replay(
+    engine: Engine,
+    events: Iterable[Event],
+    *,
+    decide: frozenset[str],
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Decision]:
+    """Assess the events of some types and observe the others, with a commit every 64 events.
 
     Parameters
     ----------
@@ -460,15 +466,19 @@ def replay(engine: Engine, events: Iterable[Event], *, decide: frozenset[str]) -
         With ``trust_known_at``.
     decide : set of str
         Event types to decide about.
+    on_progress : callable, optional
+        Called with the number of events so far.
     """
     decisions = []
-    for position, event in enumerate(events):
+    for position, event in enumerate(events, start=1):
         if type_name(event) in decide:
             decisions.append(engine.assess(event).decision)
         else:
             engine.observe(event)
-        if position % 1000 == 999:
+        if position % 64 == 0:
             engine.log.sync()
+            if on_progress is not None:
+                on_progress(position)
     engine.log.sync()
     return decisions
 

@@ -9,6 +9,7 @@ import pytest
 
 from chopmark.datasets import simulate
 from chopmark.decisions import Decision
+from chopmark.engine import replay
 from chopmark.errors import InvalidTable, LogUnavailable, StoreError
 from chopmark.events import MemoryLog, Vault
 from chopmark.features import Label
@@ -209,7 +210,7 @@ def test_the_whole_loop_on_a_tiny_scale(tmp_path, app):
     one = folder.open_engine(app, trust_known_at=True)
     assert one.scorer is not None
     told.clear()
-    decisions = demo.live(one, past.events, on_progress=told.append)
+    decisions = replay(one, past.events, decide=demo.DECIDED, on_progress=told.append)
     assert told == sorted(told)
     outcome = demo.judge(app, one.log, past.simulation, decisions)
     one.log.close()

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from chopmark.cli.serve import run_service
 from chopmark.cli.show import console, number, progress, table
-from chopmark.engine import Application
+from chopmark.engine import Application, replay
 from chopmark.errors import InvalidInput
 from chopmark.models import load_scorer
 from chopmark.pipelines import demo as steps
@@ -81,7 +81,7 @@ def _run(folder: DataFolder, app: Application, scale: steps.Scale, *, seed: int)
     engine.warm()
     num_live = past.simulation.num_events - num_past
     with progress("live through the rest", num_live) as done:
-        decisions = steps.live(engine, past.events, on_progress=done)
+        decisions = replay(engine, past.events, decide=steps.DECIDED, on_progress=done)
     outcome = steps.judge(app, engine.log, past.simulation, decisions)
     engine.snapshot().write(folder.snapshot)
     engine.log.close()

@@ -37,6 +37,8 @@ import math
 import numpy as np
 from numba import njit
 
+from chopmark.features.hashing import key_of, remove, slot_of
+from chopmark.features.holders import join, mark_bad, rate_of
 from chopmark.features.plan import (
     A_CELL,
     A_FIELD,
@@ -46,6 +48,8 @@ from chopmark.features.plan import (
     ACC_MAX,
     ACC_MIN,
     ACC_SUM,
+    BUMP,
+    CLOCK,
     F_MAX,
     F_MAX_HEAD,
     F_MIN,
@@ -57,6 +61,8 @@ from chopmark.features.plan import (
     LIFE_LAST,
     LIFE_MAX,
     LIFE_MIN,
+    NUM_CELLS,
+    NUM_MARKS,
     O_A,
     O_B,
     O_C,
@@ -76,7 +82,6 @@ from chopmark.features.plan import (
     P_DELAY,
     P_HOLDER_CELL,
     P_ROW,
-    PAIR_WIDTH,
     S_CELL,
     S_FIELD0,
     S_FIELD1,
@@ -104,46 +109,17 @@ from chopmark.features.plan import (
 TIME, NEXT, PREVIOUS = 0, 1, 2
 # Words of a stream's block in a cell, before those of its windows.
 NEWEST, OLDEST = 0, 1
-# Words of the state's header.
-BUMP, NUM_CELLS, NUM_MARKS, CLOCK = 0, 1, 2, 3
-HEADER_WORDS = 8
 
 MISSING = np.int64(-(2**63))
 DEAD = np.int64(-1)
 HALF = np.int64(2**20)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
-def _mix(x):
-    """splitmix64's finaliser: a bijection on 64 bits that spreads every input bit."""
-    x = np.uint64(x)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@njit(cache=True, error_model="numpy", inline="always")
-def _key(first, second):
-    """A 64-bit key of two words, never 0 (0 marks an empty place)."""
-    key = np.int64(_mix(np.uint64(first) ^ _mix(np.uint64(second) + np.uint64(0x9E3779B97F4A7C15))))
-    return key if key != 0 else np.int64(1)
-
-
-@njit(cache=True, error_model="numpy")
-def _slot_of(table, key):
-    """Where a key is in an open-addressing table, or the empty place where it would be."""
-    mask = table.shape[0] - 1
-    slot = key & mask
-    while table[slot, 0] != 0 and table[slot, 0] != key:
-        slot = (slot + 1) & mask
-    return slot
-
-
 @njit(cache=True, error_model="numpy")
 def find_cell(pool, directory, header, kind, code, width):
     """The cell of an entity; made, all zero, if it has none."""
-    key = _key(code, kind)
-    slot = _slot_of(directory, key)
+    key = key_of(code, kind)
+    slot = slot_of(directory, key)
     if directory[slot, 0] == 0:
         cell = header[BUMP]
         header[BUMP] = cell + width
@@ -153,35 +129,6 @@ def find_cell(pool, directory, header, kind, code, width):
         directory[slot, 1] = cell
         header[NUM_CELLS] += 1
     return directory[slot, 1]
-
-
-@njit(cache=True, error_model="numpy")
-def _unmark(marks, header, key):
-    """Remove a mark and close the gap (backward-shift deletion: no tombstones)."""
-    mask = marks.shape[0] - 1
-    slot = _slot_of(marks, key)
-    if marks[slot, 0] == 0:
-        return
-    header[NUM_MARKS] -= 1
-    follower = (slot + 1) & mask
-    while marks[follower, 0] != 0:
-        home = marks[follower, 0] & mask
-        if ((follower - home) & mask) >= ((follower - slot) & mask):
-            marks[slot, 0] = marks[follower, 0]
-            marks[slot, 1] = marks[follower, 1]
-            slot = follower
-        follower = (follower + 1) & mask
-    marks[slot, 0] = 0
-
-
-@njit(cache=True, error_model="numpy")
-def rehash(table, larger):
-    """Move all entries of a table of shape (power of 2, 2) into a larger, empty one."""
-    for i in range(table.shape[0]):
-        if table[i, 0] != 0:
-            slot = _slot_of(larger, table[i, 0])
-            larger[slot, 0] = table[i, 0]
-            larger[slot, 1] = table[i, 1]
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -265,7 +212,7 @@ def _release(pool, marks, header, free, streams, s, block, fields, until):
                 continue
             superseded = fields[f, F_SUPERSEDED]
             if superseded != 0 and pool[record + superseded] == 0:
-                _unmark(marks, header, _key(value, block + fields[f, F_VALUE]))
+                header[NUM_MARKS] -= remove(marks, key_of(value, block + fields[f, F_VALUE]))
             for extreme in range(2):
                 link = fields[f, F_MAX + 2 * extreme]
                 if link != 0 and pool[record + link + 1] != DEAD:
@@ -372,8 +319,8 @@ def _add_record(
             )  # fmt: skip
         superseded = fields[f, F_SUPERSEDED]
         if superseded != 0:
-            key = _key(value, block + fields[f, F_VALUE])
-            slot = _slot_of(marks, key)
+            key = key_of(value, block + fields[f, F_VALUE])
+            slot = slot_of(marks, key)
             same_until = MISSING
             if marks[slot, 0] == 0:
                 header[NUM_MARKS] += 1
@@ -462,8 +409,8 @@ def _add_lifetime(pool, marks, header, streams, s, block, accs, fields, scales, 
                 pool[place] = 1
                 pool[place + 1] = value
         elif kind == ACC_DISTINCT:
-            key = _key(value, place)
-            slot = _slot_of(marks, key)
+            key = key_of(value, place)
+            slot = slot_of(marks, key)
             if marks[slot, 0] == 0:
                 marks[slot, 0] = key
                 header[NUM_MARKS] += 1
@@ -532,70 +479,6 @@ def _read(pool, streams, s, block, outs, fields, scales, columns, i, as_of):
         elif op == OUT_SECONDS_SINCE and pool[a] != 0:
             value = (as_of - pool[a + 1]) / 1e6
         columns[outs[o, O_ROW], i] = value
-
-
-# A pair joins a holder (a user) to an attribute's value (a device) that it was seen with.
-_PAIR_ATTRIBUTE, _PAIR_HOLDER, _PAIR_TIME, _PAIR_NEXT, _PAIR_NEXT_OF_HOLDER, _PAIR_MATURE = range(6)
-# Words of an attribute's block and of a holder's block.
-_WAITING, _LATEST, _NUM_BAD, _NUM_GOOD = range(4)
-_IS_BAD, _FIRST_PAIR = range(2)
-
-
-@njit(cache=True, error_model="numpy")
-def _pair(pool, marks, header, attribute, holder, time):
-    """Join a holder to an attribute, once."""
-    key = _key(attribute, holder)
-    slot = _slot_of(marks, key)
-    if marks[slot, 0] != 0:
-        return
-    marks[slot, 0] = key
-    header[NUM_MARKS] += 1
-    pair = header[BUMP]
-    header[BUMP] = pair + PAIR_WIDTH
-    pool[pair + _PAIR_ATTRIBUTE] = attribute
-    pool[pair + _PAIR_HOLDER] = holder
-    pool[pair + _PAIR_TIME] = time
-    pool[pair + _PAIR_NEXT] = 0
-    pool[pair + _PAIR_NEXT_OF_HOLDER] = pool[holder + _FIRST_PAIR]
-    pool[pair + _PAIR_MATURE] = 0
-    pool[holder + _FIRST_PAIR] = pair
-    latest = pool[attribute + _LATEST]
-    if latest != 0:
-        pool[latest + _PAIR_NEXT] = pair
-    if pool[attribute + _WAITING] == 0:
-        pool[attribute + _WAITING] = pair
-    pool[attribute + _LATEST] = pair
-    if pool[holder + _IS_BAD] != 0:
-        pool[attribute + _NUM_BAD] += 1
-
-
-@njit(cache=True, error_model="numpy")
-def _label(pool, holder):
-    """A holder turned out bad: tell all its attributes."""
-    if pool[holder + _IS_BAD] != 0:
-        return
-    pool[holder + _IS_BAD] = 1
-    pair = pool[holder + _FIRST_PAIR]
-    while pair != 0:
-        attribute = pool[pair + _PAIR_ATTRIBUTE]
-        pool[attribute + _NUM_BAD] += 1
-        if pool[pair + _PAIR_MATURE] != 0:
-            pool[attribute + _NUM_GOOD] -= 1
-        pair = pool[pair + _PAIR_NEXT_OF_HOLDER]
-
-
-@njit(cache=True, error_model="numpy")
-def _label_rate(pool, attribute, cut):
-    """Bad holders over bad and mature good ones, after maturing those seen by ``cut``."""
-    pair = pool[attribute + _WAITING]
-    while pair != 0 and pool[pair + _PAIR_TIME] <= cut:
-        pool[pair + _PAIR_MATURE] = 1
-        if pool[pool[pair + _PAIR_HOLDER] + _IS_BAD] == 0:
-            pool[attribute + _NUM_GOOD] += 1
-        pair = pool[pair + _PAIR_NEXT]
-    pool[attribute + _WAITING] = pair
-    known = pool[attribute + _NUM_BAD] + pool[attribute + _NUM_GOOD]
-    return pool[attribute + _NUM_BAD] / known if known > 0 else np.nan
 
 
 @njit(cache=True, error_model="numpy")
@@ -692,7 +575,7 @@ def _use_pair(pool, marks, header, cells, rates, use, columns, i, as_of, wanted)
     if use[0] == 0:
         if wanted[i]:
             columns[rate[P_ROW], i] = (
-                _label_rate(pool, attribute + rate[P_ATTRIBUTE_CELL], as_of - rate[P_DELAY])
+                rate_of(pool, attribute + rate[P_ATTRIBUTE_CELL], as_of - rate[P_DELAY])
                 if attribute != 0
                 else np.nan
             )
@@ -700,9 +583,9 @@ def _use_pair(pool, marks, header, cells, rates, use, columns, i, as_of, wanted)
         return
     elif use[0] == 1:
         if attribute != 0 and holder != 0:
-            _pair(
+            join(
                 pool, marks, header, attribute + rate[P_ATTRIBUTE_CELL],
                 holder + rate[P_HOLDER_CELL], as_of,
             )  # fmt: skip
     elif holder != 0:
-        _label(pool, holder + rate[P_HOLDER_CELL])
+        mark_bad(pool, holder + rate[P_HOLDER_CELL])

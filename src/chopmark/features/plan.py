@@ -48,6 +48,10 @@ _ACC_WORDS[LIFE_FIRST] = 2
     OUT_LIFE_EXTREME, OUT_LIFE_LAST, OUT_SECONDS_SINCE,
 ) = range(9)  # fmt: skip
 
+# Words of the state's header.
+BUMP, NUM_CELLS, NUM_MARKS, CLOCK = 0, 1, 2, 3
+HEADER_WORDS = 8
+
 RECORD_HEAD = 3
 BLOCK_HEAD = 2
 PAIR_WIDTH = 6

@@ -15,8 +15,8 @@ import polars as pl
 
 from chopmark.datasets import Simulation, simulate
 from chopmark.decisions import Decision
-from chopmark.engine import Application, Engine
-from chopmark.events import Event, type_name
+from chopmark.engine import Application
+from chopmark.events import Event
 from chopmark.events.log import EventLog
 from chopmark.events.personal import Vault
 from chopmark.features import training_table
@@ -97,21 +97,6 @@ def fill(
         log.sync()
         done += len(batch)
         on_progress(done)
-
-
-def live(engine: Engine, events: Iterator[Event], *, on_progress: Progress) -> list[Decision]:
-    """Assess and observe the rest, event by event, with a group commit every 64 events."""
-    decisions = []
-    for position, event in enumerate(events, start=1):
-        if type_name(event) in DECIDED:
-            decisions.append(engine.assess(event).decision)
-        else:
-            engine.observe(event)
-        if position % 64 == 0:
-            engine.log.sync()
-            on_progress(position)
-    engine.log.sync()
-    return decisions
 
 
 @dataclass(frozen=True, slots=True)

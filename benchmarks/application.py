@@ -15,7 +15,7 @@ from chopmark.decisions import Decision
 from chopmark.engine import Application
 from chopmark.events import Entity, Event, Schema, Usd
 from chopmark.features import Aggregate, Catalog, Derived, Label, aggregates, training_table
-from chopmark.features.catalog import AnyFeature
+from chopmark.features.catalog import Feature
 from chopmark.models import Artifact, ArtifactScorer, Trees
 from chopmark.models.artifact import read
 from chopmark.times import DAY, moment
@@ -46,7 +46,7 @@ class Dispute(Event):
 SCHEMA = Schema(Purchase, Dispute, Decision)
 
 
-def window_features() -> list[AnyFeature]:
+def window_features() -> list[Feature]:
     """Count and sum over 4 windows of 4 entities: 32 features."""
     return list(
         aggregates(

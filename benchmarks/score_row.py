@@ -3,7 +3,6 @@
 Run: .venv/bin/python benchmarks/score_row.py
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
+from machine import parser
 
 from chopmark.models import Additive, Artifact, Column, Encoder, Term, Trees, load_scorer
 
@@ -109,4 +109,5 @@ def _print(name: str, rows: list, call: Callable[..., object], *, calls: int = C
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser(__doc__).parse_args()
+    main()

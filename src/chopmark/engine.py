@@ -289,7 +289,7 @@ class Engine:
         Parameters
         ----------
         snapshot : Path, optional
-            A snapshot to start from; if it is missing, damaged or of another catalog, the
+            A snapshot to start from; if it is missing, damaged, or of another catalog or log, the
             state is rebuilt from the first event.
         """
         self.log.recover()

@@ -1,7 +1,7 @@
 """Where in the log an id or a subject stands: sorted runs beside the file.
 
 Ids are random, so an index in the database itself would rewrite one 4 KiB page for each
-event; measured on a log of a million events that made a commit 20 to 40 times as slow. So
+event; on a log of a million events a commit of 64 pairs then took 15 ms instead of 0.7. So
 the table stays bare, and this index is written as log-structured stores do it: the newest
 events are in a dict, older ones in sorted runs, and runs of similar size are merged. A run
 keeps 64-bit hashes and offsets, so what it finds is a *candidate*, to be checked against the

@@ -13,7 +13,7 @@ same events of the same entity; where it has windows, each of its events is a **
 node of a list that is doubly linked in the order of ``happened_at``. A window keeps the
 oldest record inside it and integer accumulators; time moves on by walking that end of the
 window forward and taking each record out again, so a step costs O(1) amortised, however
-long the window, and nothing is ever recomputed.
+long the window, and nothing is ever recomputed. (Label rates: `chopmark.features.holders`.)
 
 - Sums are integers of a field's steps: taking out is the exact inverse of putting in.
   Squares are kept as sums over 20-bit halves, which cannot overflow.
@@ -25,7 +25,8 @@ long the window, and nothing is ever recomputed.
   on it finds the way by following the links (as in union-find).
 
 Late events (``happened_at`` before the newest) are inserted at their place, found from the
-newest backwards; they enter only the windows that still reach them.
+newest backwards: their cost is the number of younger records of their entity. They enter
+only the windows that still reach them.
 """
 
 # ruff: noqa: SIM109 - numba compiles `a == x or a == y` to two comparisons, a tuple to a loop

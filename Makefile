@@ -3,6 +3,9 @@
 #   make demo DEMO_ARGS=--once     make test TEST_ARGS="tests/events -x"     make PYTHON=python3.13 demo
 
 VENV := .venv
+# Pinned here and in pyproject.toml, and in no constraints: where no build without CUDA is at hand, a
+# resolver takes several GB of it along. Tried in turn: a file at hand, PyTorch's own index, any.
+TORCH := torch==2.13.0
 PEERS := .venv-peers
 BIN := $(VENV)/bin
 UV := UV_BIN=$(BIN) scripts/uv
@@ -41,13 +44,13 @@ format: $(VENV)/.lint ## Format the code and mend what ruff can mend.
 	@$(BIN)/ruff check --fix .
 
 constraints: $(BIN)/uv ## Choose the newest versions anew and write them to constraints.txt.
-	@$(UV) pip compile pyproject.toml --group setup --group test --group lint --quiet --upgrade \
+	@$(UV) pip compile pyproject.toml --extra boost --extra onnx --extra vw --group setup --group test --group lint --quiet --upgrade \
 		--universal --python-version 3.11 --prerelease disallow \
 		--no-emit-index-url --no-header --no-annotate -o $(VENV)/constraints.txt
 	@{ echo "# Written by \`make constraints\`."; cat $(VENV)/constraints.txt; } >constraints.txt
 
 clean: ## Remove the environments, the caches and the built packages.
-	@rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf $(VENV) $(PEERS) .venv-tabular .venv-tabular-automl build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache .benchmarks
 	@find src tests recipes benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -70,8 +73,10 @@ $(VENV)/.product: pyproject.toml constraints.txt scripts/uv | $(BIN)/uv
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.product
-	@echo "installing what the tests need"
-	@$(INSTALL) --group test
+	@echo "installing what the tests need, all extras among it"
+	@$(INSTALL) -e '.[boost,onnx,vw]' --group test
+	@$(INSTALL) '$(TORCH)+cpu' 2>/dev/null || $(INSTALL) --torch-backend cpu '$(TORCH)' 2>/dev/null || \
+		$(INSTALL) '$(TORCH)'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.product

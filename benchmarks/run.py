@@ -21,20 +21,22 @@ PAGE = BUILD.parent / "benchmarks.md"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A benchmark: its file, what it measures, and whether its output is markdown."""
+    """A benchmark: its file, which prints markdown, and what it measures."""
 
     file: str
     about: str
-    markdown: bool = True
 
 
 SCRIPTS = {
     "assess": Script("assess.py", "Engine.assess in process"),
     "http": Script("http_assess.py", "the service over HTTP, beside a FastAPI twin"),
-    "score_row": Script("score_row.py", "one row: the scorers beside LightGBM", markdown=False),
+    "score_row": Script("score_row.py", "one row from dict to score, beside LightGBM"),
     "replay": Script("replay.py", "features for training, beside DuckDB and Polars"),
     "parity": Script("parity.py", "bits in which training and served rows differ"),
     "start": Script("start.py", "start, memory and restart of the service"),
+    "easyml": Script("easyml.py", "EasyML: first model, middling table, scorer's process, stages"),
+    "encode": Script("encode.py", "typed processing on one core and on two"),
+    "shap": Script("shap.py", "Shapley values, beside LightGBM"),
     "simulator": Script("simulator.py", "the simulated exchange"),
 }
 
@@ -70,8 +72,6 @@ def run(script: Script, page) -> int:  # type: ignore[no-untyped-def]
     """Copy what a script prints to the terminal and to the page; its exit status."""
     command = f"python benchmarks/{script.file}"
     _tell(page, f"`{command}`\n\n")
-    if not script.markdown:
-        _tell(page, f"## {script.about[0].upper()}{script.about[1:]}\n\n```\n")
     process = subprocess.Popen(
         [sys.executable, str(HERE / script.file)],
         stdout=subprocess.PIPE,
@@ -82,8 +82,6 @@ def run(script: Script, page) -> int:  # type: ignore[no-untyped-def]
     assert process.stdout is not None
     for line in process.stdout:
         _tell(page, line)
-    if not script.markdown:
-        _tell(page, "```\n\n")
     return process.wait()
 
 

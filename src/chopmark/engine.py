@@ -184,6 +184,7 @@ class Engine:
                     "it again or serve the catalog that it was trained with"
                 )
         self._places = [self.catalog.names.index(name) for name in scorer.reads]
+        self._reasons = getattr(scorer, "reasons_row", scorer.explain_row)
         self.scorer = scorer
 
     def assess(self, event: Event) -> Assessment:
@@ -370,7 +371,7 @@ class Engine:
             return None, [Reason(code="no_model", text=text)]
         read = [values[place] for place in self._places]
         try:
-            score, contributions = scorer.explain_row(read)
+            score, contributions = self._reasons(read)
             if not 0.0 <= score <= 1.0:
                 raise ArtifactError(f"expected a score from 0 to 1, got {score!r}")
             return score, score_reasons(scorer.reads, read, contributions)

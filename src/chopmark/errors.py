@@ -14,6 +14,7 @@
     │   ├── LogUnavailable    the log cannot take or confirm an event now; retry later
     │   └── SnapshotError     a state snapshot is damaged or belongs to another catalog
     ├── ArtifactError         a model artifact is missing, damaged, foreign or mismatched
+    ├── MissingExtra          an optional package is not installed (with its install line)
     └── ServiceError          the service cannot start as it was asked to
 
 A message says what was expected, what came, where, and what to do. HTTP codes live in
@@ -78,6 +79,13 @@ class SnapshotError(StoreError):
 
 class ArtifactError(ChopmarkError):
     """A model artifact is missing, damaged, foreign or reads other features."""
+
+
+class MissingExtra(ChopmarkError):
+    """An optional package is not installed; the message is its install line."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional package: pip install 'chopmark[{extra}]'")
 
 
 class ServiceError(ChopmarkError):

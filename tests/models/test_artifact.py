@@ -7,6 +7,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chopmark.errors import ArtifactError
 from chopmark.models import Additive, Artifact, Column, Encoder, Term, load_scorer
@@ -29,8 +31,9 @@ def an_artifact(**changes):
         bias=-1.0,
     )
     parts = {
-        "family": "linear",
+        "family": "sum",
         "header": {
+            "link": "logit",
             "encoder": ENCODER.to_json(),
             "feature_hashes": {"amount": "ab" * 32},
             "training": {"seed": 0},
@@ -100,7 +103,12 @@ def with_manifest(contents, **changes):
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()
     }
-    manifest = {"format": artifacts.FORMAT, "version": 1, "members": named, **changes}
+    manifest = {
+        "format": artifacts.FORMAT,
+        "version": artifacts.VERSION,
+        "members": named,
+        **changes,
+    }
     return sealed([("manifest.json", json.dumps(manifest)), *contents.items()])
 
 
@@ -116,6 +124,7 @@ def a_lying_npy():
 
 
 HEADER = b'{"family": "linear"}'
+DEEP = "parts/a/" * (artifacts.LIMIT_DEPTH + 1)
 
 
 @pytest.mark.parametrize(
@@ -145,11 +154,110 @@ HEADER = b'{"family": "linear"}'
         (with_manifest({"header.json": HEADER, "arrays/a.npy": a_lying_npy()}), "does not fit"),
         (with_manifest({"header.json": HEADER, "arrays/a.npy": b"import os"}), "no plain array"),
         (with_manifest({"header.json": HEADER, "arrays/a.npy": npy(np.array("x"))}), "dtype"),
+        (with_manifest({"header.json": HEADER}, version=1), "version 1; .* save the model again"),
+        (with_manifest({"header.json": HEADER, "arrays/../a.npy": b""}), "a member `arrays/../a"),
+        (with_manifest({"header.json": HEADER, "../header.json": HEADER}), "a member `../header"),
+        (with_manifest({"header.json": HEADER, "parts/../header.json": HEADER}), "a member"),
+        (with_manifest({"header.json": HEADER, "parts/a/run.py": b""}), "a member `parts/a/run"),
+        (with_manifest({"header.json": HEADER, f"parts/{'a' * 65}/header.json": HEADER}), "member"),
+        (with_manifest({"header.json": HEADER, f"{DEEP}header.json": HEADER}), "models 4 deep"),
+        (with_manifest({"header.json": HEADER, "parts/a/header.json": b"[]"}), "no object"),
+        (with_manifest({"header.json": HEADER, "parts/a/header.json": b"{}"}), "part a` .* family"),
+        (
+            with_manifest({"header.json": HEADER, "parts/a/arrays/b.npy": npy(np.zeros(1))}),
+            "part a` has no header.json",
+        ),
     ],
 )
 def test_forgeries_are_refused(data, message):
     with pytest.raises(ArtifactError, match=message):
         artifacts.unpack(data)
+
+
+def test_parts_are_whole_artifacts(tmp_path):
+    inner = an_artifact(parts={"deep": an_artifact(header={"training": {"seed": 1}})})
+    whole = an_artifact(parts={"second": an_artifact(), "first": inner})
+    read = artifacts.unpack(whole.pack())
+    assert read.pack() == whole.pack()
+    swapped = an_artifact(parts={"first": inner, "second": an_artifact()})
+    assert swapped.pack() == whole.pack()
+    assert list(read.parts) == ["first", "second"]
+    assert read.parts["first"].pack() == inner.pack()
+    assert read.parts["first"].parts["deep"].header["training"] == {"seed": 1}
+    assert np.array_equal(read.parts["second"].arrays["linear.weights"], [0.5, -0.5, 0, 1, -1])
+
+
+def test_a_part_is_known_by_its_contents_wherever_it_lies():
+    first = artifacts.unpack(an_artifact(parts={"a": an_artifact()}).pack()).parts["a"]
+    again = artifacts.unpack(an_artifact(parts={"b": an_artifact()}, header={}).pack()).parts["b"]
+    other = artifacts.unpack(an_artifact(parts={"a": an_artifact(header={})}).pack()).parts["a"]
+    assert len(first.hash) == 64
+    assert first.hash == again.hash != other.hash
+
+
+def nested(depth):
+    return an_artifact(parts={"a": nested(depth - 1)} if depth else {})
+
+
+def test_what_could_not_be_read_is_not_written():
+    assert artifacts.unpack(nested(artifacts.LIMIT_DEPTH).pack()).parts
+    with pytest.raises(ArtifactError, match="models 4 deep; expected at most 3"):
+        nested(artifacts.LIMIT_DEPTH + 1).pack()
+    for name in ("../a", "a/b", "", "a.b", "é", "a" * 65):
+        with pytest.raises(ArtifactError, match="has a member"):
+            an_artifact(parts={name: an_artifact()}).pack()
+    for name in ("../a", "a..b", ".a", "a/b"):
+        with pytest.raises(ArtifactError, match="has a member"):
+            an_artifact(arrays={name: np.zeros(1)}).pack()
+    with pytest.raises(ArtifactError, match="4097 members; expected less than 4096"):
+        an_artifact(arrays={f"a{i}": np.zeros(1) for i in range(4_096)}).pack()
+
+
+def test_two_members_of_one_name_and_a_part_with_a_wrong_sha():
+    with pytest.warns(UserWarning, match="Duplicate"):
+        doubled = sealed([("manifest.json", "{}"), ("manifest.json", "{}")])
+    with pytest.raises(ArtifactError, match="two members of one name"):
+        artifacts.unpack(doubled)
+    contents = {"header.json": HEADER, "parts/a/header.json": HEADER}
+    entry = {"sha256": hashlib.sha256(HEADER).hexdigest()}
+    named = {"header.json": entry, "parts/a/header.json": {"sha256": "0" * 64}}
+    with pytest.raises(ArtifactError, match=r"member `parts/a/header\.json` does not match"):
+        artifacts.unpack(with_manifest(contents, members=named))
+
+
+NAMES = st.one_of(
+    st.sampled_from(["header.json", "parts/a/header.json", "arrays/a.npy", "parts/a/arrays/b.npy"]),
+    st.text("ab./_-\\\0é", min_size=1, max_size=12),
+    st.lists(st.sampled_from(["parts", "a", "..", "arrays", "a.npy", "header.json"])).map("/".join),
+).filter(lambda name: name and "\0" not in name and name != "manifest.json")
+CONTENTS = st.one_of(
+    st.sampled_from([HEADER, b"{}", b"[" * 5_000, npy(np.zeros(3)), a_lying_npy()]),
+    st.binary(max_size=200),
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.dictionaries(NAMES, CONTENTS, max_size=6))
+def test_whatever_a_forger_packs_is_read_or_refused(contents):
+    data = with_manifest(contents)
+    try:
+        read = artifacts.unpack(data)
+    except ArtifactError:
+        return
+    assert artifacts.unpack(read.pack()).family == read.family
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.data())
+def test_whatever_a_forger_changes_in_the_zip_is_read_or_refused(data):
+    whole = bytearray(an_artifact(parts={"a": an_artifact()}).pack()[:-64])
+    for _ in range(data.draw(st.integers(1, 8))):
+        whole[data.draw(st.integers(4, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        read = artifacts.unpack(bytes(whole) + hashlib.sha256(whole).hexdigest().encode())
+    except ArtifactError:
+        return
+    assert read.parts.keys() == {"a"}
 
 
 def test_a_zip_bomb_is_refused_before_it_unpacks(monkeypatch):
@@ -196,7 +304,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         ({"family": "quantum"}, "family `quantum`"),
         ({"header": {}}, "lacks `encoder`"),
         ({"arrays": {}}, "lacks its calibration"),
-        ({"arrays": {"calibration": np.empty((0, 2))}}, "terms cannot be read"),
+        (
+            {"arrays": {"calibration": np.empty((0, 2)), "linear.slope": np.zeros(2)}},
+            "terms cannot be read",
+        ),
     ],
 )
 def test_parts_that_do_not_fit(tmp_path, changes, message):

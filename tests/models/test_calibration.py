@@ -75,9 +75,10 @@ def test_the_kernel_equals_the_plain_twin(z, points, slopes):
         return
     knots = np.vstack([np.column_stack([xs, ys]), slopes]) if len(xs) else np.empty((0, 2))
     curve = Calibration.from_array(knots)
-    assert kernels.calibrate(z, curve.knots) == pytest.approx(
-        curve.apply(np.array([z]))[0], abs=1e-9
-    )
+    for logit in (True, False):
+        assert kernels.calibrate(z, curve.knots, logit) == pytest.approx(
+            curve.apply(np.array([z]), logit=logit)[0], abs=1e-9
+        )
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_broken_json_is_refused(broken):
 @pytest.mark.parametrize(
     ("columns", "combinations", "message"),
     [
-        ([Column(name="a", kind="text")], [], "no encoding"),
+        ([Column(name="a", kind="identifier")], [], "no encoding"),
         ([Column(name="a", kind="date", format="%d/%m/%y")], [], "did you mean `%d/%m/%Y`"),
         ([Column(name="a", kind="date", format="iso", parts=("years",))], [], "no date part"),
         ([Column(name="a", kind="category", pattern="(")], [], "pattern"),

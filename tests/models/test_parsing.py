@@ -30,8 +30,13 @@ PARSERS = [
     parsing.number,
     parsing.boolean,
     parsing.category({"a": 2.0}),
-    parsing.pattern(r"(\d+)", {"7": 2.0}),
-    *map(parsing.date_parser, parsing.DATE_FORMATS),
+    parsing.pattern(r"(\d+)", parsing.category({"7": 2.0})),
+    parsing.hashed_category({"a": 2.0}, buckets=7),
+    parsing.text_length,
+    parsing.text_words,
+    parsing.text_digits,
+    parsing.token_score({"a": 1.5}),
+    *map(parsing.date_parser, (*parsing.DATE_FORMATS, *parsing.EPOCH_FORMATS)),
 ]
 
 

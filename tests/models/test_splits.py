@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chopmark.errors import InvalidInput
 from chopmark.models import splits
+from chopmark.models.splits import forward, group_folds
 
 RNG = np.random.default_rng(0)
 LABELS = (RNG.random(1_000) < 0.1).astype(int)
@@ -72,3 +75,44 @@ def test_folds_cover_all_rows_once():
 def test_what_cannot_be_split(make):
     with pytest.raises(InvalidInput):
         make()
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=12, max_size=80).filter(lambda e: len(set(e)) >= 3),
+    st.integers(2, 3),
+)
+def test_group_folds_keep_entities_together_and_cover_all(entities, count):
+    splits = list(group_folds(entities, count=count, seed=1))
+    names = np.array(entities)
+    for split in splits:
+        assert not set(names[split.train]) & set(names[split.test])
+        assert sorted([*split.train, *split.test]) == list(range(len(names)))
+    judged = np.concatenate([split.test for split in splits])
+    assert sorted(judged) == list(range(len(names)))
+    largest = max(np.bincount(names))
+    sizes = [len(split.test) for split in splits]
+    assert max(sizes) - min(sizes) <= largest
+
+
+def test_group_folds_need_entities():
+    with pytest.raises(InvalidInput, match="2 to 2 folds for 2 entities, got 3"):
+        list(group_folds(["a", "b", "a"], count=3))
+
+
+@given(st.lists(st.integers(0, 30), min_size=8, max_size=60).filter(lambda t: len(set(t)) > 3))
+def test_forward_judges_by_the_past_alone(times):
+    at = np.array(times)
+    splits = list(forward(times, count=3))
+    assert 1 <= len(splits) <= 3
+    judged = np.concatenate([split.test for split in splits])
+    assert len(set(judged)) == len(judged)
+    for split in splits:
+        assert at[split.train].max() < at[split.test].min()
+    assert at[judged].max() == at.max()
+
+
+def test_forward_refuses_what_has_no_order():
+    with pytest.raises(InvalidInput, match="two different times"):
+        list(forward([1.0, 1.0, 1.0]))
+    with pytest.raises(InvalidInput, match="a time for every row"):
+        list(forward([1.0, float("nan")]))

@@ -9,8 +9,8 @@ explanation. Serves A4, A8 and A11 of the requirements.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,8 @@ class Additive:
         Log-odds of a row whose terms are all zero.
     """
 
+    name: ClassVar[str] = "linear"
+
     terms: NDArray[np.void]
     edges: NDArray[np.float64]
     weights: NDArray[np.float64]
@@ -96,9 +98,24 @@ class Additive:
 
     def raw(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) log-odds of encoded columns (n, m)."""
-        moves = np.empty(len(self.terms))
-        arrays = (self.terms, self.edges, self.weights, moves)
-        return np.array([self.bias + kernels.additive_moves(row, *arrays) for row in x])
+        zs: NDArray[np.float64] = kernels.additive_table(x, *self._arrays)[0]
+        return self.bias + zs
+
+    def moves(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, m) terms of encoded columns (n, m): their exact Shapley values."""
+        moves: NDArray[np.float64] = kernels.additive_table(x, *self._arrays)[1]
+        return moves
+
+    def scaled(self, weight: float) -> Self:
+        """The model whose log-odds are `weight` times this one's, weight >= 0."""
+        terms = self.terms.copy()
+        for name in ("slope", "missing"):
+            terms[name] *= weight
+        return replace(self, terms=terms, weights=self.weights * weight, bias=self.bias * weight)
+
+    @property
+    def _arrays(self) -> tuple[NDArray[np.void], NDArray[np.float64], NDArray[np.float64]]:
+        return self.terms, self.edges, self.weights
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Plain arrays, as an artifact stores them."""

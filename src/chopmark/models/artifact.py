@@ -3,11 +3,13 @@
     model.chopmark = zip of manifest.json        format, version, sha256 and size of each member
                             header.json          family, encoder, feature hashes, training
                             arrays/<name>.npy    plain numeric arrays
+                            parts/<name>/...     whole models inside: header, arrays, parts
                      + its last 64 bytes: sha256 of all bytes before them
 
 The last bytes are the zip's own comment, so any unzip tool opens the file, and no byte of it
 can change unseen. `artifact.hash` is `sha256sum model.chopmark`. Equal contents give equal
-bytes: the zip carries no clock. Serves A12 of the requirements.
+bytes: the zip carries no clock. A model made of models (a blend, one model per class) holds
+each as a part, which is a whole artifact again. Serves A12 and B14 of the requirements.
 """
 
 import hashlib
@@ -15,9 +17,11 @@ import io
 import json
 import math
 import os
+import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -29,17 +33,35 @@ from numpy.typing import NDArray
 from chopmark.errors import ArtifactError
 
 FORMAT = "chopmark-model"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".chopmark"
 LIMIT_BYTES = 512 * 1024 * 1024
 """Neither the file nor what it unpacks to may be larger."""
+LIMIT_DEPTH = 3
+"""Models in models in models: a part of the file's own model has depth 1."""
 
 _DIGEST = 64
 _MANIFEST = "manifest.json"
 _HEADER = "header.json"
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What Python's zipfile raises for bytes that were changed by someone who knows the format.
+_BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _LIMIT_MEMBERS = 4_096
 _CLOCKLESS = (1980, 1, 1, 0, 0, 0)
+_NAME = "[A-Za-z0-9_-]{1,64}"
+_MEMBER = re.compile(
+    rf"((?:parts/{_NAME}/)*)(?:header\.json|arrays/{_NAME}(?:\.{_NAME}){{0,7}}\.npy)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,26 +71,34 @@ class Artifact:
     Attributes
     ----------
     family
-        Which scorer reads it: "trees" or "linear" here.
+        Which scorer reads it.
     header
         JSON object: "encoder", "feature_hashes", "training" and what the family needs.
     arrays
-        Numeric arrays by name.
+        Numeric arrays by name: words of letters, digits, `_` and `-`, joined by points.
+    parts
+        Whole artifacts by name, one such word; at most `LIMIT_DEPTH` deep.
     hash
-        sha256 of the file, 64 hexadecimal digits; empty until it is packed.
+        sha256 of the file, 64 hexadecimal digits; of a part, sha256 of the list of its members.
+        Empty until the artifact is packed and read again.
     """
 
     family: str
     header: Mapping[str, Any]
     arrays: Mapping[str, NDArray[np.generic]]
+    parts: Mapping[str, "Artifact"] = field(default_factory=dict)
     hash: str = field(default="")
 
     def pack(self) -> bytes:
-        """The bytes of the file. Equal contents give equal bytes."""
-        members = {
-            _HEADER: _json({"family": self.family, **self.header}),
-            **{f"arrays/{name}.npy": _npy(array) for name, array in sorted(self.arrays.items())},
-        }
+        """The bytes of the file. Equal contents give equal bytes.
+
+        Raises
+        ------
+        ArtifactError
+            If it could not be read again: for a name, the depth of parts or their number.
+        """
+        members = dict(_written(self, ""))
+        _check_names(members, "the artifact")
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -132,19 +162,9 @@ def unpack(data: bytes, *, where: str = "the artifact") -> Artifact:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = _members(archive, where)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except _BROKEN_ZIP as error:
         raise ArtifactError(f"`{where}` is a broken zip file: {error}") from error
-    header = _parsed(members.pop(_HEADER), where)
-    family = header.pop("family", None)
-    if not isinstance(family, str):
-        raise ArtifactError(f"`{where}` does not say the family of its model")
-    arrays = {
-        name.removeprefix("arrays/").removesuffix(".npy"): _array(content, name, where)
-        for name, content in members.items()
-    }
-    return Artifact(
-        family=family, header=header, arrays=arrays, hash=hashlib.sha256(data).hexdigest()
-    )
+    return _built(members, where, hashlib.sha256(data).hexdigest())
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -173,6 +193,68 @@ def write_whole(path: Path, data: bytes) -> None:
             os.close(folder)
     except OSError as error:
         raise ArtifactError(f"cannot write the artifact `{path}`: {error.strerror}") from error
+
+
+def _written(artifact: Artifact, prefix: str) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of an artifact's members and of its parts', in one order."""
+    yield prefix + _HEADER, _json({"family": artifact.family, **artifact.header})
+    for name, array in sorted(artifact.arrays.items()):
+        yield f"{prefix}arrays/{name}.npy", _npy(array)
+    for name, part in sorted(artifact.parts.items()):
+        yield from _written(part, f"{prefix}parts/{name}/")
+
+
+def _built(members: Mapping[str, bytes], where: str, digest: str) -> Artifact:
+    """The artifact of checked members, and with it its parts."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    parts: dict[str, dict[str, bytes]] = {}
+    for name, content in members.items():
+        if name.startswith("parts/"):
+            _, part, inner = name.split("/", 2)
+            parts.setdefault(part, {})[inner] = content
+        elif name != _HEADER:
+            array_name = name.removeprefix("arrays/").removesuffix(".npy")
+            arrays[array_name] = _array(content, name, where)
+    if _HEADER not in members:
+        raise ArtifactError(f"`{where}` has no {_HEADER}")
+    header = _parsed(members[_HEADER], where)
+    family = header.pop("family", None)
+    if not isinstance(family, str):
+        raise ArtifactError(f"`{where}` does not say the family of its model")
+    return Artifact(
+        family=family,
+        header=header,
+        arrays=arrays,
+        parts={
+            name: _built(inner, f"{where}, part {name}", _listing(inner))
+            for name, inner in parts.items()
+        },
+        hash=digest,
+    )
+
+
+def _listing(members: Mapping[str, bytes]) -> str:
+    named = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    return hashlib.sha256(_json(named)).hexdigest()
+
+
+def _check_names(names: Collection[str], where: str) -> None:
+    if len(names) >= _LIMIT_MEMBERS:
+        raise ArtifactError(
+            f"`{where}` has {len(names)} members; expected less than {_LIMIT_MEMBERS}"
+        )
+    for name in names:
+        found = _MEMBER.fullmatch(name)
+        if not found:
+            raise ArtifactError(
+                f"`{where}` has a member `{name:.200}`; expected {_HEADER}, arrays/<name>.npy or "
+                "parts/<name>/ before them, names of letters, digits, `_` and `-`"
+            )
+        depth = found[1].count("/") // 2
+        if depth > LIMIT_DEPTH:
+            raise ArtifactError(
+                f"`{where}` holds models {depth} deep; expected at most {LIMIT_DEPTH}"
+            )
 
 
 def _members(archive: zipfile.ZipFile, where: str) -> dict[str, bytes]:
@@ -205,6 +287,7 @@ def _members(archive: zipfile.ZipFile, where: str) -> dict[str, bytes]:
         or _HEADER not in named
     ):
         raise ArtifactError(f"`{where}` holds other members than its manifest names")
+    _check_names(named, where)
     contents = {}
     for name, entry in named.items():
         content = _content(archive, infos[name])

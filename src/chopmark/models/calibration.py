@@ -47,6 +47,11 @@ class Calibration:
         return cls(knots=np.empty((0, 2)))
 
     @classmethod
+    def line(cls, *, slope: float, shift: float) -> Self:
+        """The line `slope * z + shift`, slope > 0."""
+        return cls(knots=np.array([[0.0, shift], [slope, slope]]))
+
+    @classmethod
     def platt(cls, raw: NDArray[np.float64], target: NDArray[np.float64]) -> Self:
         """A line, fitted to held-out log-odds (n,) and labels (n,) in {0, 1}.
 
@@ -75,7 +80,7 @@ class Calibration:
         slope, shift = line
         if slope <= 0.0:
             return cls.none()
-        return cls(knots=np.array([[0.0, shift], [slope, slope]]))
+        return cls.line(slope=float(slope), shift=float(shift))
 
     @classmethod
     def isotonic(cls, raw: NDArray[np.float64], target: NDArray[np.float64]) -> Self:
@@ -98,20 +103,21 @@ class Calibration:
         points = np.column_stack([centers, calibrated])
         return cls(knots=np.vstack([points, [1.0, 1.0]]))
 
-    def apply(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    def apply(self, raw: NDArray[np.float64], *, logit: bool = True) -> NDArray[np.float64]:
         """(n,) calibrated log-odds of raw log-odds (n,), within `LOG_ODDS_LIMIT`.
 
-        The plain twin of `kernels.calibrate`.
+        Not `logit`: (n,) numbers, which have no limit. The plain twin of `kernels.calibrate`.
         """
+        limit = LOG_ODDS_LIMIT if logit else np.inf
         if len(self.knots) == 0:
-            return np.clip(raw, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+            return np.clip(raw, -limit, limit)
         x, y = self.knots[:-1, 0], self.knots[:-1, 1]
         left, right = self.knots[-1]
         inside = np.interp(raw, x, y)
         below = y[0] + left * (raw - x[0])
         above = y[-1] + right * (raw - x[-1])
         curve = np.where(raw <= x[0], below, np.where(raw >= x[-1], above, inside))
-        return np.clip(curve, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+        return np.clip(curve, -limit, limit)
 
     @classmethod
     def from_array(cls, knots: NDArray[np.generic]) -> Self:

@@ -4,16 +4,18 @@
 
 The parser is a Python function of one value (`chopmark.models.parsing`); the plan is compiled
 and makes date parts, date differences and other combinations. A table goes through the same
-two steps: the parser is called once per distinct value of a column, the plan once per row.
+two steps, some thousand rows at a time on all cores: whole columns are read at once where that
+is proven equal (`chopmark.models.bulk`), the parser is called once for each other value.
 Therefore a batch equals its rows bit for bit. Numbers that are not finite are missing (NaN).
-Serves A3, A5, A6 and A12 of the requirements.
+Serves A3, A5, A6, A7 and A12 of the requirements.
 """
 
-import re
+import os
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,109 +28,29 @@ from chopmark.errors import (
     did_you_mean,
 )
 from chopmark.models import kernels, parsing
+from chopmark.models.bulk import Reader
+from chopmark.models.column import (
+    DATE_PARTS,
+    OPERATIONS,
+    PARTS,
+    Column,
+    Combination,
+    Dropped,
+    Encoded,
+    Group,
+    Kind,
+    check_column,
+    check_combination,
+    column_from_json,
+    combination_from_json,
+    dropped_from_json,
+)
 from chopmark.models.model import Table, Value
 
-Kind = Literal["number", "boolean", "category", "date", "constant", "identifier", "text", "drop"]
-"""What a raw column is. The last four are not encoded."""
+__all__ = ["PARTS", "Column", "Combination", "Dropped", "Encoded", "Encoder", "Group", "Kind"]
 
-Operation = Literal["sum", "difference", "product", "ratio", "days_between"]
-
-_OPERATIONS: dict[str, int] = {
-    "sum": kernels.SUM,
-    "difference": kernels.DIFFERENCE,
-    "product": kernels.PRODUCT,
-    "ratio": kernels.RATIO,
-    "days_between": kernels.DAYS_BETWEEN,
-}
-_SIGNS = {
-    "sum": " + ",
-    "difference": " - ",
-    "product": " * ",
-    "ratio": " / ",
-    "days_between": " - ",
-}
-_PARTS: dict[str, int] = {
-    "epoch_days": kernels.EPOCH_DAYS,
-    "hour": kernels.HOUR,
-    "weekday": kernels.WEEKDAY,
-    "month": kernels.MONTH,
-    "day": kernels.DAY,
-}
-PARTS = tuple(_PARTS)
-"""Parts of a date that can be encoded."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """How one raw column is read.
-
-    Attributes
-    ----------
-    name
-        The raw column.
-    kind
-        "number", "boolean", "category" or "date".
-    categories
-        Category only: the known ones; all others share one bucket.
-    pattern
-        Category only: a regular expression; what its first group finds is the category.
-    format
-        Date only: one of `chopmark.models.parsing.DATE_FORMATS`, remembered from training.
-    parts
-        Date only: which of "epoch_days", "hour", "weekday", "month", "day" to encode.
-    """
-
-    name: str
-    kind: Kind
-    categories: tuple[str, ...] = ()
-    pattern: str = ""
-    format: str = ""
-    parts: tuple[str, ...] = ()
-
-    def parser(self) -> parsing.Parser:
-        """The function from one raw value to one base value."""
-        if self.kind == "number":
-            return parsing.number
-        if self.kind == "boolean":
-            return parsing.boolean
-        if self.kind == "date":
-            return parsing.date_parser(self.format)
-        codes = {text: float(code) for code, text in enumerate(self.categories, start=2)}
-        return parsing.pattern(self.pattern, codes) if self.pattern else parsing.category(codes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Combination:
-    """An encoded column made of two raw columns, both numbers or both dates.
-
-    A ratio by zero is missing. "days_between" is left minus right, in days.
-    """
-
-    operation: Operation
-    left: str
-    right: str
-
-    @property
-    def name(self) -> str:
-        """For example ``logout - login``."""
-        return self.left + _SIGNS[self.operation] + self.right
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dropped:
-    """A raw column that the model does not read, and why."""
-
-    name: str
-    kind: Kind
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
-    """One encoded column: its name, and how many category codes it has (0: it is a number)."""
-
-    name: str
-    num_codes: int = 0
+_CHUNK_CELLS = 1_000_000
+_LEAST_CHUNK_ROWS = 1_000
 
 
 class Encoder:
@@ -177,13 +99,21 @@ class Encoder:
         self.dropped = tuple(dropped)
         self.reads = tuple(dict.fromkeys(column.name for column in self.columns))
         for column in self.columns:
-            _check_column(column)
+            check_column(column)
         self.plan, self.encoded = self._plan()
         self._parsers = tuple(column.parser() for column in self.columns)
+        self._readers = tuple(
+            Reader(column, parse) for column, parse in zip(self.columns, self._parsers, strict=True)
+        )
         places = {name: place for place, name in enumerate(self.reads)}
         self._places = tuple(places[column.name] for column in self.columns)
         self._one_to_one = len(self.columns) == len(self.reads)
         self._pack = struct.Struct(f"{len(self.columns)}d").pack
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """What sort of reading each of the m encoded columns is."""
+        return tuple(column.group for column in self.encoded)
 
     def base_row(self, values: Sequence[Value]) -> NDArray[np.float64]:
         """(k,) base values of one row's raw values, given in the order of `reads`.
@@ -211,23 +141,28 @@ class Encoder:
         )
         return np.frombuffer(bytearray(packed))
 
-    def base_table(self, table: Table) -> NDArray[np.float64]:
+    def base_table(self, table: Table, *, threads: int | None = None) -> NDArray[np.float64]:
         """(n, k) base values of a polars DataFrame.
+
+        Parameters
+        ----------
+        table
+            Columns of any type; those that are not in `reads` are ignored.
+        threads
+            How many to use, >= 1; None: as many as this process has cores. They change the
+            time and nothing else.
 
         Raises
         ------
         InvalidTable
             If the table lacks a column of `reads`.
         """
-        for name in self.reads:
-            if name not in table.columns:
-                raise InvalidTable(
-                    f"the model reads column `{name}`, which the table lacks"
-                    + did_you_mean(name, table.columns)
-                )
         base = np.empty((table.height, len(self.columns)), dtype=np.float64)
-        for j, (column, parse) in enumerate(zip(self.columns, self._parsers, strict=True)):
-            base[:, j] = base_values(table.get_column(column.name), column.kind, parse)
+
+        def fill(begin: int, end: int, series: Sequence[Any]) -> None:
+            self._fill_base(base[begin:end], series)
+
+        self._by_chunks(table, fill, threads)
         return base
 
     def row(self, values: Sequence[Value]) -> NDArray[np.float64]:
@@ -235,10 +170,67 @@ class Encoder:
         x: NDArray[np.float64] = kernels.encode_row(self.base_row(values), self.plan)
         return x
 
-    def table(self, table: Table) -> NDArray[np.float64]:
-        """(n, m) encoded columns of a polars DataFrame."""
-        x: NDArray[np.float64] = kernels.encode_table(self.base_table(table), self.plan)
+    def table(self, table: Table, *, threads: int | None = None) -> NDArray[np.float64]:
+        """(n, m) encoded columns of a polars DataFrame; arguments and errors as `base_table`."""
+        x = np.empty((table.height, len(self.encoded)), dtype=np.float64)
+
+        def fill(begin: int, end: int, series: Sequence[Any]) -> None:
+            base = np.empty((end - begin, len(self.columns)), dtype=np.float64)
+            self._fill_base(base, series)
+            x[begin:end] = kernels.encode_table(base, self.plan)
+
+        self._by_chunks(table, fill, threads)
         return x
+
+    def without(
+        self, groups: Collection[Group] = (), *, columns: Mapping[str, str] | None = None
+    ) -> Self:
+        """The encoder that lacks these readings; a column left with none is not read.
+
+        The encoded columns that stay keep their order and their values: they are those of
+        `encoded` whose group is not among `groups` and whose raw columns are not among
+        `columns`.
+
+        Parameters
+        ----------
+        groups
+            Sorts of readings to leave out, see `groups`.
+        columns
+            Raw columns to leave out, each with the reason, which `dropped` will tell.
+
+        Raises
+        ------
+        DeclarationError
+            If nothing is left.
+        """
+        gone = dict(columns or {})
+        made = [
+            item
+            for item in self.combinations
+            if item.group not in groups and item.left not in gone and item.right not in gone
+        ]
+        operands = {name for item in made for name in (item.left, item.right)}
+        reduced = [_reduced(column, groups) for column in self.columns if column.name not in gone]
+        kept = [
+            column
+            for column in reduced
+            if (
+                column.parts or column.name in operands
+                if column.kind == "date"
+                else column.group not in groups
+            )
+        ]
+        if not kept:
+            raise DeclarationError("no reading is left; leave fewer of them out")
+        reads = {column.name for column in kept}
+        kinds = {column.name: column.kind for column in reversed(self.columns)}
+        reason = f"its readings were left out: {', '.join(groups)}"
+        dropped = [
+            Dropped(name=name, kind=kinds[name], reason=gone.get(name, reason))
+            for name in self.reads
+            if name not in reads
+        ]
+        return type(self)(columns=kept, combinations=made, dropped=(*self.dropped, *dropped))
 
     def to_json(self) -> dict[str, Any]:
         """All of the encoder, as JSON takes it."""
@@ -258,21 +250,14 @@ class Encoder:
             If the description is not of an encoder.
         """
         try:
-            columns = [
-                Column(
-                    name=_text(item["name"]),
-                    kind=item["kind"],
-                    categories=tuple(_text(text) for text in item["categories"]),
-                    pattern=_text(item["pattern"]),
-                    format=_text(item["format"]),
-                    parts=tuple(_text(part) for part in item["parts"]),
-                )
-                for item in data["columns"]
-            ]
-            combinations = [Combination(**item) for item in data["combinations"]]
-            dropped = [Dropped(**item) for item in data["dropped"]]
-            return cls(columns=columns, combinations=combinations, dropped=dropped)
-        except (KeyError, TypeError, AttributeError, DeclarationError) as error:
+            return cls(
+                columns=[column_from_json(item) for item in data["columns"]],
+                combinations=[combination_from_json(item) for item in data["combinations"]],
+                dropped=[dropped_from_json(item) for item in data["dropped"]],
+            )
+        except (
+            KeyError, TypeError, AttributeError, ValueError, OverflowError, DeclarationError,
+        ) as error:  # fmt: skip
             raise ArtifactError(f"the artifact's encoder cannot be read: {error!r}") from error
 
     def _plan(self) -> tuple[NDArray[np.void], tuple[Encoded, ...]]:
@@ -282,111 +267,82 @@ class Encoder:
         bases: dict[str, int] = {}
         for base, column in enumerate(self.columns):
             owner = owners[column.name]
-            if column.kind == "date":
+            if column.kind in ("number", "date"):
                 bases[column.name] = base
-                for part in column.parts:
-                    steps.append((_PARTS[part], base, base, owner, owner))
-                    encoded.append(Encoded(name=f"{column.name} {part}"))
-                continue
-            if column.kind == "number":
-                bases[column.name] = base
-            steps.append((kernels.COPY, base, base, owner, owner))
-            name = f"{column.name} {column.pattern}" if column.pattern else column.name
-            num_codes = len(column.categories) + 2 if column.kind == "category" else 0
-            encoded.append(Encoded(name=name, num_codes=num_codes))
+            for operation, reading in _readings(column):
+                steps.append((operation, base, base, owner, owner))
+                encoded.append(reading)
+        kinds = {column.name: column.kind for column in self.columns if column.name in bases}
         for made in self.combinations:
-            _check_combination(made, {c.name: c.kind for c in self.columns if c.name in bases})
+            check_combination(made, kinds)
             left, right = made.left, made.right
-            steps.append(
-                (
-                    _OPERATIONS[made.operation],
-                    bases[left],
-                    bases[right],
-                    owners[left],
-                    owners[right],
-                )
-            )
-            encoded.append(Encoded(name=made.name))
+            operation = OPERATIONS[made.operation]
+            steps.append((operation, bases[left], bases[right], owners[left], owners[right]))
+            encoded.append(Encoded(name=made.name, group=made.group))
         return np.array(steps, dtype=kernels.PLAN), tuple(encoded)
 
+    def _fill_base(self, base: NDArray[np.float64], series: Sequence[Any]) -> None:
+        for j, (reader, place) in enumerate(zip(self._readers, self._places, strict=True)):
+            base[:, j] = reader.read(series[place])
 
-def base_values(series: Any, kind: Kind, parse: parsing.Parser) -> NDArray[np.float64]:
-    """(n,) base values of a polars Series: what `parse` says of each of its values."""
-    import polars as pl
-
-    dtype = series.dtype
-    if kind == "number" and (dtype.is_integer() or dtype.is_float() or dtype == pl.Boolean):
-        # Casts round to nearest as Python's float() does: the parser would say the same.
-        floats: NDArray[np.float64] = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
-        return floats
-    if dtype.is_nested() or dtype == pl.Object:
-        return np.array([parse(value) for value in series.to_list()], dtype=np.float64)
-    if dtype in (pl.Categorical, pl.Enum):
-        series = series.cast(pl.String)
-    distinct = series.unique().alias("value")
-    bases = pl.Series("base", [parse(value) for value in distinct.to_list()], dtype=pl.Float64)
-    joined = (
-        series.alias("value")
-        .to_frame()
-        .join(
-            pl.DataFrame([distinct, bases]),
-            on="value",
-            how="left",
-            nulls_equal=True,
-            maintain_order="left",
-        )
-    )
-    result: NDArray[np.float64] = joined.get_column("base").to_numpy()
-    return result
-
-
-def _check_column(column: Column) -> None:
-    if column.kind not in ("number", "boolean", "category", "date"):
-        raise DeclarationError(
-            f"column `{column.name}` is of kind `{column.kind}`, which has no encoding; "
-            "expected number, boolean, category or date"
-        )
-    if column.kind == "date":
-        if column.format not in parsing.DATE_FORMATS:
-            raise DeclarationError(
-                f"column `{column.name}` has date format `{column.format}`"
-                + did_you_mean(column.format, parsing.DATE_FORMATS)
-            )
-        for part in column.parts:
-            if part not in _PARTS:
-                raise DeclarationError(
-                    f"column `{column.name}` has no date part `{part}`" + did_you_mean(part, _PARTS)
+    def _by_chunks(
+        self, table: Table, fill: Callable[[int, int, Sequence[Any]], None], threads: int | None
+    ) -> None:
+        """Call `fill` with the begin and end of each chunk of rows and its raw columns."""
+        names = set(table.columns)
+        for name in self.reads:
+            if name not in names:
+                raise InvalidTable(
+                    f"the model reads column `{name}`, which the table lacks"
+                    + did_you_mean(name, names)
                 )
-    if column.pattern:
-        try:
-            groups = re.compile(column.pattern).groups
-        except re.error as error:
-            raise DeclarationError(
-                f"column `{column.name}` has pattern `{column.pattern}`: {error}"
-            ) from error
-        if groups < 1:
-            raise DeclarationError(
-                f"column `{column.name}` has pattern `{column.pattern}`, which has no group; "
-                "put what names the category in parentheses"
-            )
+        series = [table.get_column(name) for name in self.reads]
+        cells = len(self.columns) + len(self.encoded)
+        chunks = list(_chunks(table.height, max(_LEAST_CHUNK_ROWS, _CHUNK_CELLS // cells)))
+
+        def fill_one(chunk: tuple[int, int]) -> None:
+            begin, end = chunk
+            fill(begin, end, [column.slice(begin, end - begin) for column in series])
+
+        num_threads = min(num_cores() if threads is None else threads, len(chunks))
+        if num_threads <= 1:
+            for chunk in chunks:
+                fill_one(chunk)
+            return
+        with ThreadPoolExecutor(num_threads) as pool:
+            # Going through the results raises what a thread raised.
+            for _ in pool.map(fill_one, chunks):
+                pass
 
 
-def _check_combination(made: Combination, kinds: Mapping[str, Kind]) -> None:
-    if made.operation not in _OPERATIONS:
-        raise DeclarationError(
-            f"a combination has operation `{made.operation}`"
-            + did_you_mean(made.operation, _OPERATIONS)
+def _readings(column: Column) -> Iterator[tuple[int, Encoded]]:
+    """Operation and encoded column of each reading of a raw column."""
+    if column.kind != "date":
+        yield (
+            kernels.COPY,
+            Encoded(name=column.encoded_name, num_codes=column.num_codes, group=column.group),
         )
-    wanted = "date" if made.operation == "days_between" else "number"
-    for name in (made.left, made.right):
-        if kinds.get(name) != wanted:
-            raise DeclarationError(
-                f"combination `{made.name}` needs `{name}` to be a {wanted} column that is read"
-                + did_you_mean(name, (n for n, kind in kinds.items() if kind == wanted))
-            )
+        return
+    for part in column.parts:
+        group: Group = "raw" if part == PARTS[0] else "date parts"
+        yield DATE_PARTS[part], Encoded(name=f"{column.encoded_name} {part}", group=group)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r}")
-    return value
+def _reduced(column: Column, groups: Collection[Group]) -> Column:
+    """The column without its date parts of these groups."""
+    if column.kind != "date":
+        return column
+    parts = [
+        part for part in column.parts if ("raw" if part == PARTS[0] else "date parts") not in groups
+    ]
+    return replace(column, parts=tuple(parts))
+
+
+def _chunks(num_rows: int, size: int) -> Iterator[tuple[int, int]]:
+    for begin in range(0, num_rows, size):
+        yield begin, min(begin + size, num_rows)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,18 +1,23 @@
 """The compiled arithmetic of the request path: encode, score and explain one row or many.
 
     raw values -> base (one float per encoder column) -> x (encoded columns)
-    trees:  z = sum over trees of the leaf that x falls into
-    linear: z = bias + sum over columns of slope * scaled(x) + weight[bucket(x)]
+    z = trees(x) + linear(x) + offset
+        trees:  sum over trees of the leaf that x falls into
+        linear: bias + sum over columns of slope * scaled(x) + weight[bucket(x)]
+        offset: what a part of another kind gave (`chopmark.models.dense`), or 0
     score = 1 / (1 + exp(-g(z))),   g = calibration, piecewise linear, never falling
+    value = g(z)                    of a model of a number
 
 The functions for tables loop over the functions for one row, so a batch equals its rows bit
 for bit; no fast-math, so the order of every sum is fixed. Bounds are not checked in here:
 whatever comes from a file has been checked by `Trees`, `Additive`, `Calibration` and `Encoder`.
 
-An explanation splits z along the path (Saabas): stepping from a node to its child moves the
-expected value, and the move belongs to the column that the node asks. The moves of one path
-add up to leaf minus root, hence bias plus contributions is z. TreeSHAP averages the same moves
-over all orders of columns; it is fairer between correlated columns and 200 times slower.
+There are two explanations. *Reasons*, for the live path, split z along the path (Saabas):
+stepping from a node to its child moves the expected value, and the move belongs to the column
+that the node asks; the moves of a path add up to leaf minus root. They cost little more than
+the score. *Shapley values* (`chopmark.models.shap`) average the same moves over all orders of
+columns and are fairer between columns that say the same; they cost ten times as much. Of a
+linear model both are the terms. Both sum with the bias to z.
 Serves A10 to A12 of the requirements.
 
 References
@@ -87,7 +92,7 @@ def encode_row(base: Vector, plan: NDArray[np.void]) -> Vector:
     return x
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)  # type: ignore[misc]
 def encode_table(base: Matrix, plan: NDArray[np.void]) -> Matrix:
     """Encoded columns (n, m) of base values (n, k)."""
     x = np.empty((base.shape[0], plan.shape[0]), np.float64)
@@ -136,8 +141,11 @@ def _combination(op: int, left: float, right: float) -> float:
 
 
 @njit(cache=True)  # type: ignore[misc]
-def calibrate(z: float, knots: Matrix) -> float:
-    """Calibrated log-odds; `knots` (p + 1, 2) are points and, last, the two outer slopes."""
+def calibrate(z: float, knots: Matrix, logit: bool) -> float:
+    """Calibrated log-odds; `knots` (p + 1, 2) are points and, last, the two outer slopes.
+
+    Not `logit`: z becomes a number, which has no limit.
+    """
     last = knots.shape[0] - 2
     if last < 0:
         g = z
@@ -155,7 +163,7 @@ def calibrate(z: float, knots: Matrix) -> float:
                 high = middle
         share = (z - knots[low, 0]) / (knots[high, 0] - knots[low, 0])
         g = knots[low, 1] + share * (knots[high, 1] - knots[low, 1])
-    return min(max(g, -LOG_ODDS_LIMIT), LOG_ODDS_LIMIT)
+    return min(max(g, -LOG_ODDS_LIMIT), LOG_ODDS_LIMIT) if logit else g
 
 
 @njit(cache=True)  # type: ignore[misc]
@@ -275,16 +283,34 @@ def additive_moves(
     return z
 
 
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def additive_table(
+    x: Matrix, terms: NDArray[np.void], edges: Vector, weights: Vector
+) -> tuple[Vector, Matrix]:
+    """Sums (n,) and terms (n, m) of encoded columns (n, m)."""
+    zs = np.empty(x.shape[0], np.float64)
+    moves = np.empty(x.shape, np.float64)
+    for i in range(x.shape[0]):
+        zs[i] = additive_moves(x[i], terms, edges, weights, moves[i])
+    return zs, moves
+
+
 @njit(cache=True)  # type: ignore[misc]
 def spread(
-    z: float, bias: float, moves: Vector, plan: NDArray[np.void], knots: Matrix, out: Vector
+    z: float,
+    bias: float,
+    moves: Vector,
+    plan: NDArray[np.void],
+    knots: Matrix,
+    logit: bool,
+    out: Vector,
 ) -> None:
     """Fill `out` (r + 1,): raw columns' contributions to the calibrated log-odds, then bias.
 
     The calibration's secant from the bias to z scales all contributions alike. A column made of
     two raw columns (a date difference) is shared by them in halves.
     """
-    start, end = calibrate(bias, knots), calibrate(z, knots)
+    start, end = calibrate(bias, knots, logit), calibrate(z, knots, logit)
     total = 0.0
     for j in range(moves.shape[0]):
         total += moves[j]
@@ -292,7 +318,7 @@ def spread(
         slope = (end - start) / total
     else:
         # A secant over rounding errors means nothing: take the slope around z.
-        slope = (calibrate(z + 1e-6, knots) - calibrate(z - 1e-6, knots)) / 2e-6
+        slope = (calibrate(z + 1e-6, knots, logit) - calibrate(z - 1e-6, knots, logit)) / 2e-6
     for j in range(moves.shape[0]):
         share = slope * moves[j]
         left, right = plan[j].left_owner, plan[j].right_owner
@@ -305,113 +331,138 @@ def spread(
 
 
 @njit(cache=True)  # type: ignore[misc]
-def score_trees_row(
+def score_row(
     base: Vector,
+    offset: float,
     plan: NDArray[np.void],
     nodes: NDArray[np.void],
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
+    terms: NDArray[np.void],
+    edges: Vector,
+    weights: Vector,
+    bias: float,
     knots: Matrix,
+    logit: bool,
 ) -> float:
-    """Score in [0, 1] of one row's base values (k,)."""
-    z = trees_raw(encode_row(base, plan), nodes, roots, bitsets)
-    score: float = sigmoid(calibrate(z, knots))
-    return score
+    """Score in [0, 1] (or the number) of one row's base values (k,).
+
+    A model without trees has no roots; one without a linear part no terms and a bias of 0.
+    """
+    x = encode_row(base, plan)
+    z = trees_raw(x, nodes, roots, bitsets) + offset
+    if terms.shape[0] > 0:
+        z += bias + additive_moves(x, terms, edges, weights, np.empty(terms.shape[0], np.float64))
+    g: float = calibrate(z, knots, logit)
+    return sigmoid(g) if logit else g
 
 
 @njit(cache=True, nogil=True)  # type: ignore[misc]
-def score_trees_table(
+def score_table(
     base: Matrix,
+    offsets: Vector,
     plan: NDArray[np.void],
     nodes: NDArray[np.void],
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
+    terms: NDArray[np.void],
+    edges: Vector,
+    weights: Vector,
+    bias: float,
     knots: Matrix,
+    logit: bool,
 ) -> Vector:
-    """Scores (n,) of base values (n, k)."""
+    """Scores (n,) of base values (n, k) and offsets (n,)."""
     scores = np.empty(base.shape[0], np.float64)
     for i in range(base.shape[0]):
-        scores[i] = score_trees_row(base[i], plan, nodes, roots, bitsets, knots)
+        scores[i] = score_row(
+            base[i],
+            offsets[i],
+            plan,
+            nodes,
+            roots,
+            bitsets,
+            terms,
+            edges,
+            weights,
+            bias,
+            knots,
+            logit,
+        )
     return scores
 
 
 @njit(cache=True)  # type: ignore[misc]
-def explain_trees_row(
+def reasons_row(
     base: Vector,
+    offset: float,
+    offset_moves: Vector,
     plan: NDArray[np.void],
     nodes: NDArray[np.void],
     values: Vector,
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
-    knots: Matrix,
+    terms: NDArray[np.void],
+    edges: Vector,
+    weights: Vector,
     bias: float,
+    expected: float,
+    knots: Matrix,
+    logit: bool,
     num_reads: int,
 ) -> tuple[float, Vector]:
-    """Score, and contributions (r + 1,) with the bias last."""
-    moves = np.zeros(plan.shape[0], np.float64)
+    """Score as of `score_row`, and path contributions (r + 1,) with the bias last.
+
+    `offset_moves` (m,) are the moves behind the offset; `expected` is z of an average row.
+    """
     x = encode_row(base, plan)
-    z = trees_moves(x, nodes, values, roots, bitsets, moves)
+    moves = offset_moves.copy()
+    z = trees_moves(x, nodes, values, roots, bitsets, moves) + offset
+    if terms.shape[0] > 0:
+        own = np.empty(terms.shape[0], np.float64)
+        z += bias + additive_moves(x, terms, edges, weights, own)
+        moves += own
     out = np.zeros(num_reads + 1, np.float64)
-    spread(z, bias, moves, plan, knots, out)
-    return sigmoid(calibrate(z, knots)), out
+    spread(z, expected, moves, plan, knots, logit, out)
+    g: float = calibrate(z, knots, logit)
+    return (sigmoid(g) if logit else g), out
 
 
 @njit(cache=True, nogil=True)  # type: ignore[misc]
-def explain_trees_table(
-    base: Matrix,
-    plan: NDArray[np.void],
+def raw_table(
+    x: Matrix,
+    offsets: Vector,
     nodes: NDArray[np.void],
-    values: Vector,
     roots: NDArray[np.int32],
     bitsets: NDArray[np.uint32],
-    knots: Matrix,
+    terms: NDArray[np.void],
+    edges: Vector,
+    weights: Vector,
     bias: float,
+) -> Vector:
+    """z (n,) of encoded columns (n, m), summed in the order of `score_row`."""
+    zs = np.empty(x.shape[0], np.float64)
+    moves = np.empty(terms.shape[0], np.float64)
+    for i in range(x.shape[0]):
+        z = trees_raw(x[i], nodes, roots, bitsets) + offsets[i]
+        if terms.shape[0] > 0:
+            z += bias + additive_moves(x[i], terms, edges, weights, moves)
+        zs[i] = z
+    return zs
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def spread_table(
+    zs: Vector,
+    expected: float,
+    moves: Matrix,
+    plan: NDArray[np.void],
+    knots: Matrix,
+    logit: bool,
     num_reads: int,
 ) -> Matrix:
-    """Contributions (n, r + 1) of base values (n, k), the bias last."""
-    result = np.empty((base.shape[0], num_reads + 1), np.float64)
-    for i in range(base.shape[0]):
-        result[i] = explain_trees_row(
-            base[i], plan, nodes, values, roots, bitsets, knots, bias, num_reads
-        )[1]
+    """Contributions (n, r + 1) of moves (n, m), the bias last."""
+    result = np.zeros((zs.shape[0], num_reads + 1), np.float64)
+    for i in range(zs.shape[0]):
+        spread(zs[i], expected, moves[i], plan, knots, logit, result[i])
     return result
-
-
-@njit(cache=True)  # type: ignore[misc]
-def explain_additive_row(
-    base: Vector,
-    plan: NDArray[np.void],
-    terms: NDArray[np.void],
-    edges: Vector,
-    weights: Vector,
-    knots: Matrix,
-    bias: float,
-    num_reads: int,
-) -> tuple[float, Vector]:
-    """Score, and contributions (r + 1,) with the bias last."""
-    moves = np.empty(plan.shape[0], np.float64)
-    z = bias + additive_moves(encode_row(base, plan), terms, edges, weights, moves)
-    out = np.zeros(num_reads + 1, np.float64)
-    spread(z, bias, moves, plan, knots, out)
-    return sigmoid(calibrate(z, knots)), out
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def explain_additive_table(
-    base: Matrix,
-    plan: NDArray[np.void],
-    terms: NDArray[np.void],
-    edges: Vector,
-    weights: Vector,
-    knots: Matrix,
-    bias: float,
-    num_reads: int,
-) -> tuple[Vector, Matrix]:
-    """Scores (n,) and contributions (n, r + 1) of base values (n, k)."""
-    scores = np.empty(base.shape[0], np.float64)
-    result = np.empty((base.shape[0], num_reads + 1), np.float64)
-    for i in range(base.shape[0]):
-        scores[i], result[i] = explain_additive_row(
-            base[i], plan, terms, edges, weights, knots, bias, num_reads
-        )
-    return scores, result

@@ -167,6 +167,53 @@ def summary(target: ArrayLike, scores: ArrayLike) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else value for name, value in found.items()}
 
 
+def number_summary(target: ArrayLike, predictions: ArrayLike) -> dict[str, float | None]:
+    """Errors of predicted numbers by name: root mean square, mean absolute, share explained.
+
+    `r2` is None where all numbers are equal.
+
+    Examples
+    --------
+    >>> number_summary([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])["mean_absolute_error"]
+    0.3333333333333333
+    """
+    y, p = np.asarray(target, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    if y.ndim != 1 or y.shape != p.shape or len(y) == 0:
+        raise InvalidInput(
+            f"expected one prediction for each number, at least one; got shapes {p.shape} and "
+            f"{y.shape}"
+        )
+    squares = float(np.mean((p - y) ** 2))
+    variance = float(y.var())
+    return {
+        "root_mean_squared_error": squares**0.5,
+        "mean_absolute_error": float(np.mean(np.abs(p - y))),
+        "r2": 1.0 - squares / variance if variance > 0 else None,
+    }
+
+
+def class_summary(target: ArrayLike, chances: ArrayLike) -> dict[str, float | None]:
+    """Metrics of probabilities (n, k) of k classes against codes (n,), by name.
+
+    `roc_auc` is the mean over classes of that of each against all others.
+    """
+    y, p = np.asarray(target), np.asarray(chances, dtype=np.float64)
+    if p.ndim != 2 or y.shape != p.shape[:1] or len(y) == 0:
+        raise InvalidInput(
+            "expected a probability for each class and row, at least one row; got shapes "
+            f"{p.shape} and {y.shape}"
+        )
+    codes = y.astype(np.int64)
+    given = np.clip(p[np.arange(len(codes)), codes], _SMALLEST, 1.0)
+    areas = [roc_auc(codes == code, p[:, code]) for code in range(p.shape[1])]
+    known = [area for area in areas if not np.isnan(area)]
+    return {
+        "log_loss": float(-np.mean(np.log(given))),
+        "accuracy": float(np.mean(p.argmax(axis=1) == codes)),
+        "roc_auc": float(np.mean(known)) if known else None,
+    }
+
+
 def _pair(target: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     y, p = np.asarray(target, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if y.ndim != 1 or y.shape != p.shape or len(y) == 0:

@@ -7,6 +7,7 @@ cannot be read is missing (NaN). Serves A6 and A12 of the requirements.
 
 import math
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
@@ -22,6 +23,8 @@ MISSING = math.nan
 MISSING_CODE = 0.0
 OTHER_CODE = 1.0
 """Codes of a category column: 0 missing, 1 unseen or rare, 2 and on the known ones."""
+FIRST_CODE = 2
+"""Code of the first known category. Hashing buckets follow the last one."""
 
 DATE_FORMATS = (
     "iso",
@@ -39,6 +42,10 @@ DATE_FORMATS = (
 )
 """Formats that deduction tries, in this order. All but ``iso`` may be followed by a time of
 day, ``HH:MM`` or ``HH:MM:SS``. Month names are English whatever the locale."""
+EPOCH_FORMATS: Mapping[str, float] = {"epoch seconds": 1e6, "epoch milliseconds": 1e3}
+"""Formats of instants that are kept as numbers, and the microseconds of their unit."""
+LATEST_MICROS = 9e15
+"""Instants of `EPOCH_FORMATS` are missing beyond this: float64 is exact up to here."""
 
 _TRUE = frozenset(("true", "t", "yes", "y", "1", "on"))
 _FALSE = frozenset(("false", "f", "no", "n", "0", "off"))
@@ -52,6 +59,12 @@ _FIELDS = {
 }
 _TIME_OF_DAY = r"(?:[ T](?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.\d+)?)?)?"
 _TEXT_LIMIT = 64
+_TOKEN = re.compile(r"[^\W_]+")
+_DIGITS = re.compile(r"[0-9]")
+TOKENS_LIMIT = 2_000
+"""A text's tokens are looked for in this many of its first characters."""
+PATTERN_LIMIT = 128
+"""A pattern is looked for in this many of a text's first characters."""
 
 
 def number(value: Any) -> float:
@@ -102,15 +115,16 @@ def category_text(value: Any) -> str | None:
     """The text that names a category, None if missing.
 
     A whole number and its float name the same category: a CSV that gained a missing value
-    turns ``7`` into ``7.0``.
+    turns ``7`` into ``7.0``. A blank text is a category of its own: somebody filled in nothing,
+    which says more than that nobody asked.
 
     Examples
     --------
     >>> category_text("web "), category_text(7), category_text(7.0), category_text(" ")
-    ('web', '7', '7', None)
+    ('web', '7', '7', '')
     """
     if isinstance(value, str):
-        return value.strip() or None
+        return value.strip()
     if value is None:
         return None
     if isinstance(value, np.generic):
@@ -127,10 +141,14 @@ def category_text(value: Any) -> str | None:
         return None
 
 
-def category(codes: Mapping[str, float]) -> Parser:
-    """A parser of categories: the code of the value's text, `OTHER_CODE` if it is unknown."""
-    exact = dict(codes)
-    find = exact.get
+def category(
+    codes: Mapping[str, float], *, missing: float = MISSING_CODE, other: float = OTHER_CODE
+) -> Parser:
+    """A parser of categories: what `codes` holds for the value's text, `other` if nothing.
+
+    The codes may as well be any other numbers, such as the mean label of each category.
+    """
+    find = dict(codes).get
 
     def code_of(value: Any) -> float:
         if type(value) is str:
@@ -138,37 +156,129 @@ def category(codes: Mapping[str, float]) -> Parser:
             if code is not None:
                 return code
         text = category_text(value)
-        return MISSING_CODE if text is None else find(text, OTHER_CODE)
+        if text is None:
+            return missing
+        # A blank that training never saw is no new category.
+        return find(text, other if text else missing)
 
     return code_of
 
 
-def pattern(expression: str, codes: Mapping[str, float]) -> Parser:
-    """A parser of what the expression's first group finds in the value's text, as a category."""
+def hashed_category(codes: Mapping[str, float], *, buckets: int) -> Parser:
+    """A parser of categories that spreads unknown ones over `buckets` codes after the known.
+
+    The bucket is the CRC-32 of the UTF-8 text, modulo `buckets`: the same in any process.
+
+    Examples
+    --------
+    >>> code_of = hashed_category({"a": 2.0}, buckets=4)
+    >>> code_of("a"), code_of("b"), code_of("c"), code_of(None)
+    (2.0, 4.0, 6.0, 0.0)
+    """
+    known = category(codes, other=-1.0)
+    first = FIRST_CODE + len(codes)
+
+    def code_of(value: Any) -> float:
+        code = known(value)
+        if code >= 0.0:
+            return code
+        text = category_text(value) or ""
+        return float(first + zlib.crc32(text.encode("utf-8", "surrogatepass")) % buckets)
+
+    return code_of
+
+
+def pattern(expression: str, read: Parser) -> Parser:
+    """A parser that hands `read` what the expression's first group finds in the value's text."""
     search = re.compile(expression).search
-    code_of = category(codes)
 
-    def code_of_match(value: Any) -> float:
-        return code_of(matched(search, value))
+    def read_match(value: Any) -> float:
+        return read(matched(search, value))
 
-    return code_of_match
+    return read_match
 
 
 def matched(search: Callable[[str], re.Match[str] | None], value: Any) -> str | None:
     """What the first group finds in the value's text; None if it finds nothing."""
     text = category_text(value)
-    found = None if text is None else search(text)
+    found = None if text is None else search(text[:PATTERN_LIMIT])
     return None if found is None else found.group(1)
+
+
+def text_of(value: Any) -> str | None:
+    """The text of a value that is read as free text, None if missing."""
+    return value if isinstance(value, str) else category_text(value)
+
+
+def tokens(text: str) -> list[str]:
+    """The words and numbers of a text in lower case, in their order.
+
+    Examples
+    --------
+    >>> tokens("Braund, Mr. Owen 2nd")
+    ['braund', 'mr', 'owen', '2nd']
+    """
+    return _TOKEN.findall(text[:TOKENS_LIMIT].lower())
+
+
+def text_length(value: Any) -> float:
+    """Number of characters."""
+    text = text_of(value)
+    return MISSING if text is None else float(len(text))
+
+
+def text_words(value: Any) -> float:
+    """Number of tokens."""
+    text = text_of(value)
+    return MISSING if text is None else float(len(tokens(text)))
+
+
+def text_digits(value: Any) -> float:
+    """Share of characters from 0 to 9, 0 of an empty text."""
+    text = text_of(value)
+    return MISSING if text is None else len(_DIGITS.findall(text)) / max(len(text), 1)
+
+
+def token_score(weights: Mapping[str, float]) -> Parser:
+    """A parser of free text: the mean weight of its known tokens, 0 if it has none.
+
+    Examples
+    --------
+    >>> token_score({"mr": -1.0, "owen": 0.5})("Braund, Mr. Owen")
+    -0.25
+    """
+    find = dict(weights).get
+
+    def score(value: Any) -> float:
+        text = text_of(value)
+        if text is None:
+            return MISSING
+        total, count = 0.0, 0
+        for token in tokens(text):
+            weight = find(token)
+            if weight is not None:
+                total += weight
+                count += 1
+        return total / count if count else 0.0
+
+    return score
 
 
 def date_parser(date_format: str) -> Parser:
     """A parser of dates: microseconds since 1970, exact in a float64 until the year 2255.
 
-    A date with an offset is taken to UTC; a date without is taken as it is written. Numbers
-    are missing: they do not say their unit. Texts must be in the remembered format.
+    A date with an offset is taken to UTC; a date without is taken as it is written. Texts must
+    be in the remembered format. Numbers are missing unless the format says what they count
+    (`EPOCH_FORMATS`) or is made of digits alone: 20240131.
     """
+    unit = EPOCH_FORMATS.get(date_format)
+    digits = date_format == "%Y%m%d"
 
     def micros_of(value: Any) -> float:
+        if unit is not None and not isinstance(value, date):
+            return epoch_micros(number(value), unit)
+        if digits and not isinstance(value, str | date):
+            value = category_text(value)
         if isinstance(value, str):
             if len(value) > _TEXT_LIMIT:
                 return MISSING
@@ -182,6 +292,12 @@ def date_parser(date_format: str) -> Parser:
         return MISSING if found is None else _micros(found)
 
     return micros_of
+
+
+def epoch_micros(count: float, unit: float) -> float:
+    """Microseconds of a count of `unit` microseconds, NaN beyond the year 2255 and before 1684."""
+    micros = count * unit
+    return micros if -LATEST_MICROS < micros < LATEST_MICROS else MISSING
 
 
 def parse_date(text: str, date_format: str) -> datetime | None:

@@ -1,12 +1,13 @@
 """Which rows to learn from and which to judge by.
 
 A risk model is judged on what came later (`out_of_time`) and on entities it has not seen
-(`by_group`); a random split flatters it. All splits are row numbers, in rising order, and the
-same for the same seed. Serves A16 and B11 of the requirements.
+(`by_group`, `group_folds`); a random split flatters it. All splits are row numbers, in rising
+order, and the same for the same seed. Serves A16 and B11 of the requirements.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,6 +117,53 @@ def folds(target: ArrayLike, *, count: int = 5, seed: int = 0) -> Iterator[Split
         dealt += len(rows)
     for number in range(count):
         yield Split(train=np.nonzero(fold != number)[0], test=np.nonzero(fold == number)[0])
+
+
+def group_folds(entities: ArrayLike, *, count: int = 5, seed: int = 0) -> Iterator[Split]:
+    """`count` splits in which all rows of one entity are on the same side.
+
+    Entities are dealt out largest first, each to the fold with the fewest rows, so that folds
+    are about equal in size.
+    """
+    names, entity, sizes = np.unique(np.asarray(entities), return_inverse=True, return_counts=True)
+    if not 2 <= count <= len(names):
+        raise InvalidInput(
+            f"expected 2 to {len(names)} folds for {len(names)} entities, got {count}"
+        )
+    # Random among entities of one size, else alphabet would decide.
+    order = np.lexsort((np.random.default_rng(seed).permutation(len(names)), -sizes))
+    fold_of = np.empty(len(names), dtype=np.int64)
+    rows = [(0, number) for number in range(count)]
+    for name in order.tolist():
+        held, number = heappop(rows)
+        fold_of[name] = number
+        heappush(rows, (held + int(sizes[name]), number))
+    fold = fold_of[entity]
+    for number in range(count):
+        yield Split(train=np.nonzero(fold != number)[0], test=np.nonzero(fold == number)[0])
+
+
+def forward(times: ArrayLike, *, count: int = 3, first_share: float = 0.4) -> Iterator[Split]:
+    """`count` splits that follow one another in time: each part is judged by its past alone.
+
+    Rows of one instant stay together. The first `first_share` of the rows are never judged.
+
+    Examples
+    --------
+    >>> [split.test.tolist() for split in forward([3, 1, 2, 4], count=2, first_share=0.5)]
+    [[0], [3]]
+    """
+    at = np.asarray(times, dtype=np.float64)
+    _check_share(first_share)
+    if np.isnan(at).any():
+        raise InvalidInput("expected a time for every row, got a missing one")
+    shares = np.linspace(first_share, 1.0, count + 1)[:-1]
+    begins = np.unique(np.quantile(at, shares, method="higher")) if len(at) else at
+    begins = begins[begins > at.min()] if len(at) else begins
+    if len(begins) == 0:
+        raise InvalidInput("expected at least two different times, got one")
+    for begin, end in zip(begins, [*begins[1:], np.inf], strict=True):
+        yield Split(train=np.nonzero(at < begin)[0], test=np.nonzero((at >= begin) & (at < end))[0])
 
 
 def _check_share(test_share: float) -> None:

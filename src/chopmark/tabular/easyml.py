@@ -1,27 +1,28 @@
 """EasyML: a table with a label in, a scored, explained and saved model out.
 
-    kinds -> encoder -> held-out parts -> learner -> calibration -> artifact -> scorer
+    kinds -> encoder -> held-out parts -> portfolio -> blend -> calibration -> artifact -> scorer
 
 The fitted model *is* its artifact: `score` and `explain` run the code of the request path over
 the artifact's arrays, so training cannot see other scores than serving gives. A subclass sets
 what it knows better as class attributes and gets every improvement of this class for nothing.
-Serves A1, A2, A8, A10 to A16 of the requirements.
+Serves A1, A2, A8 to A18 and A21 of the requirements.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
 
 from chopmark.errors import DeclarationError, InvalidInput, InvalidTable, did_you_mean
 from chopmark.models import (
     ArtifactScorer,
-    Calibration,
+    ClassScorer,
     Column,
     Combination,
     Contributions,
@@ -32,51 +33,61 @@ from chopmark.models import (
 )
 from chopmark.models import artifact as artifacts
 from chopmark.models.artifact import Artifact
-from chopmark.models.metrics import summary
-from chopmark.models.splits import Split, folds, stratified
-from chopmark.tabular.learned import Learned
-from chopmark.tabular.linear import learn_linear
-from chopmark.tabular.tables import frame_of, labels_of
-from chopmark.tabular.transforms import make_encoder
-from chopmark.tabular.trees import learn_trees
+from chopmark.models.classes import CLASSES
+from chopmark.models.encoder import num_cores
+from chopmark.tabular.fitting import fit_artifact
+from chopmark.tabular.heads import Recipe
+from chopmark.tabular.portfolio import Progress, learners_of
+from chopmark.tabular.tables import frame_of
+from chopmark.tabular.targets import Class, Task
 
-Family = Literal["trees", "linear"]
-
-_FAMILIES = ("trees", "linear")
-_CALIBRATIONS = ("platt", "isotonic", "none")
-SMALL_TABLE = 20_000
-"""Rows below which one thread is faster than two and five folds are affordable."""
-
-_NUM_FOLDS = 5
-_LEAST_ROWS = 20
-_IMPORTANCE_ROWS = 10_000
+_CALIBRATIONS = ("platt", "isotonic")
 
 
-class EasyML:
+class EasyML(BaseEstimator):  # type: ignore[misc]
     """A model of tabular data: fit, score, explain, save.
+
+    Each parameter but the last six is also a hook: a subclass sets it as a class attribute.
 
     Parameters
     ----------
     model
-        "trees" (LightGBM) or "linear" (logistic regression over buckets).
-    seed
-        Same seed, same table: same scores, bit for bit.
+        "auto" (linear and trees, blended), "best" (these and deep: some times slower), one
+        family of "prior", "linear", "trees", "deep", "xgboost", "catboost", "vw", or several
+        of them, to be blended.
+    target
+        The label's column; "target" by default.
     columns
         Kinds of columns that deduction should not find for itself, by name: "number",
-        "boolean", "category", "date", or "drop". Added to the class's own.
+        "boolean", "category", "high_cardinality", "date", "text", or "drop". Added to the
+        class's own.
+    extra
+        Further readings of raw columns: a `Column`, for example a pattern in a text, or a
+        `Combination` of two columns.
+    time
+        Column that says when each row was. Rows are then held out by time, as a risk model
+        will meet them, and all dates are also read as days before it.
+    groups
+        Column that names whom a row is about: nobody is then on both sides of a split. It is
+        not read.
+    costs
+        Cost of a bad row that is missed and of a false alarm: where `predict` draws the line.
+    budget
+        Seconds of learning after which no further learner is begun.
     calibration
-        "platt", "isotonic" (from some thousand rows on) or "none"; learned on held-out rows.
+        "platt" or "isotonic" (from some thousand rows on); learned on held-out rows.
+    class_weight
+        How much more a bad row counts in fitting, a number or "balanced"; scores stay
+        calibrated. None, all alike, is right nearly always.
+    task, positive
+        "binary", "multiclass" or "regression", and the label that counts as bad, where they
+        are not as deduced (`chopmark.tabular.targets`).
+    sample
+        Learn from so many rows, drawn at random: a first look at a large table in seconds.
+    seed
+        Same seed, same table: same scores, bit for bit (unless a budget cuts learning short).
     threads
-        Threads of the learner; None is one below 20,000 rows, else half of the cores.
-
-    Attributes
-    ----------
-    columns : mapping of column to kind
-        Hook: kinds that the subclass knows.
-    extra : sequence of Column or Combination
-        Hook: further readings of raw columns, for example a pattern in a text.
-    target : str
-        Hook: the label's column when `fit` is not told another.
+        Learners that run at a time; None is all cores. The result does not depend on it.
 
     Examples
     --------
@@ -87,50 +98,76 @@ class EasyML:
     'survived'
     """
 
-    columns: ClassVar[Mapping[str, Kind]] = {}
-    extra: ClassVar[Sequence[Column | Combination]] = ()
-    target: ClassVar[str] = "target"
+    model: str | Sequence[str] = "auto"
+    target: str = "target"
+    columns: Mapping[str, Kind] | None = None
+    extra: Sequence[Column | Combination] = ()
+    time: str | None = None
+    groups: str | None = None
+    costs: tuple[float, float] = (1.0, 1.0)
+    budget: float | None = None
 
     def __init__(
         self,
         *,
-        model: Family = "trees",
-        seed: int = 0,
+        model: str | Sequence[str] | None = None,
+        target: str | None = None,
         columns: Mapping[str, Kind] | None = None,
-        calibration: Literal["platt", "isotonic", "none"] = "platt",
+        extra: Sequence[Column | Combination] | None = None,
+        time: str | None = None,
+        groups: str | None = None,
+        costs: tuple[float, float] | None = None,
+        budget: float | None = None,
+        calibration: Literal["platt", "isotonic"] = "platt",
+        class_weight: float | Literal["balanced"] | None = None,
+        task: Task | None = None,
+        positive: Class | None = None,
+        sample: int | None = None,
+        seed: int = 0,
         threads: int | None = None,
     ) -> None:
-        for value, known in ((model, _FAMILIES), (calibration, _CALIBRATIONS)):
-            if value not in known:
-                raise DeclarationError(
-                    f"expected one of {', '.join(known)}, got `{value}`"
-                    + did_you_mean(value, known)
-                )
-        self.model = model
-        self.seed = seed
+        own = type(self)
+        self.model = own.model if model is None else model
+        self.target = own.target if target is None else target
+        self.columns = columns
+        self.extra = own.extra if extra is None else extra
+        self.time = own.time if time is None else time
+        self.groups = own.groups if groups is None else groups
+        self.costs = own.costs if costs is None else costs
+        self.budget = own.budget if budget is None else budget
         self.calibration = calibration
+        self.class_weight = class_weight
+        self.task = task
+        self.positive = positive
+        self.sample = sample
+        self.seed = seed
         self.threads = threads
-        self._columns = {**type(self).columns, **(columns or {})}
-        self._scorer: ArtifactScorer | None = None
+        self._scorer: ArtifactScorer | ClassScorer | None = None
+        self._check()
 
     def fit(
         self,
         table: Table,
+        y: ArrayLike | None = None,
         *,
         target: str | None = None,
         valid: Table | None = None,
         feature_hashes: Mapping[str, str] | None = None,
         created: datetime | None = None,
+        on_progress: Progress | None = None,
     ) -> Self:
         """The model itself, fitted.
 
         Parameters
         ----------
         table
-            Rows to learn from: a polars or pandas DataFrame, a pyarrow Table, or the path of a
-            CSV or Parquet file. Columns other than the label are features.
+            Rows to learn from: a polars or pandas DataFrame, a pyarrow Table, a dict of columns,
+            the path of a CSV, Parquet or JSON-lines file, or a `Query`
+            (`chopmark.tabular.tables.frame_of` lists all).
+        y
+            (n,) labels, where the table has no column for them.
         target
-            Column of the label, 0 (good) or 1 (bad); None is the class's `target`.
+            Column of the label: two values, several, or numbers. None is the model's `target`.
         valid
             Later rows to stop and calibrate by, which the model then never learns from. None
             holds out folds (below 20,000 rows) or a fifth of the table in turn, then refits
@@ -140,50 +177,80 @@ class EasyML:
         created
             When the model was made, for the record. None leaves it out, so that equal inputs
             give an equal file.
+        on_progress
+            Called with the learner that has ended, how many have, and how many there are.
 
         Raises
         ------
         InvalidTable
-            If the label is missing or of one class, there are fewer than 20 rows or two rows of
+            If the label is missing or all alike, there are fewer than 20 rows or two rows of
             a label, or no column can be learned from.
         """
-        target = type(self).target if target is None else target
-        frame = frame_of(table)
-        y = labels_of(frame, target)
-        if len(y) < _LEAST_ROWS or min(y.sum(), len(y) - y.sum()) < 2:
-            raise InvalidTable(
-                f"expected at least {_LEAST_ROWS} rows, two of each label; got {len(y)} rows, "
-                f"{int(y.sum())} of them bad"
-            )
-        encoder = make_encoder(frame, target=target, columns=self._columns, extra=self.extra)
-        x = encoder.table(frame)
-        if valid is None:
-            parts = self._parts(y)
-        else:
-            later = frame_of(valid)
-            x = np.vstack([x, encoder.table(later)])
-            y = np.concatenate([y, labels_of(later, target)])
-            rows = np.arange(len(y))
-            parts = [Split(train=rows[: frame.height], test=rows[frame.height :])]
-        learned = self._learn(x, y, encoder, parts, refit=valid is None)
-        curve = self._calibrated(learned, y)
-        self._scorer = self._packed(
-            frame, learned, encoder, curve, y, feature_hashes or {}, created
+        self._check()
+        target = self.target if target is None else target
+        frame = _with_labels(frame_of(table), y, target)
+        recipe = self._recipe(target)
+        self._scorer = fit_artifact(
+            frame,
+            None if valid is None else frame_of(valid),
+            recipe,
+            learner=type(self).__name__,
+            task=self.task,
+            positive=self.positive,
+            sample=self.sample,
+            feature_hashes=feature_hashes or {},
+            created=created,
+            on_progress=on_progress,
         )
         return self
 
     def score(self, table: Table) -> Scores:
-        """(n,) probability of bad, each equal to `scorer.score_row` of its row."""
-        return self.scorer.score(frame_of(table))
+        """(n,) probability of the second class (or the number), as `scorer.score_row` gives it.
+
+        Raises
+        ------
+        InvalidInput
+            If there are more than two classes: `predict_proba` gives a probability for each.
+        """
+        return self._single("score").score(frame_of(table))
 
     def predict_proba(self, table: Table) -> NDArray[np.float64]:
-        """(n, 2) probabilities of good and bad."""
-        scores = self.score(table)
+        """(n, number of classes) probabilities, in the order of `classes_`."""
+        scorer = self.scorer
+        if isinstance(scorer, ClassScorer):
+            return scorer.score(frame_of(table))
+        if not self.classes:
+            raise InvalidInput("a model of a number has no probabilities: call `predict`")
+        scores = scorer.score(frame_of(table))
         return np.column_stack([1.0 - scores, scores])
 
-    def explain(self, table: Table) -> Contributions:
-        """Contributions of the columns in `reads` to the log-odds of each row's score."""
-        return self.scorer.explain(frame_of(table))
+    def predict(self, table: Table) -> NDArray[Any]:
+        """(n,) the number; or the class: of two, where `costs` say so, of many, the likeliest."""
+        if not self.classes:
+            return self.score(table)
+        classes = self.classes_
+        if len(classes) > 2:
+            found: NDArray[Any] = classes[self.predict_proba(table).argmax(axis=1)]
+            return found
+        missed, alarm = self.costs
+        # Elkan, "The Foundations of Cost-Sensitive Learning", 2001: no action costs p * missed.
+        bad = self.score(table) >= alarm / (alarm + missed)
+        found = classes[bad.astype(int)]
+        return found
+
+    def explain(self, table: Table, *, of: Class | None = None) -> Contributions:
+        """Shapley values of the columns in `reads`, in log-odds, of each row's score.
+
+        Parameters
+        ----------
+        of
+            Of more than two classes, the one whose log-odds are explained: those of its own
+            yes-or-no question, before the classes' probabilities are made to sum to one.
+        """
+        scorer = self.scorer
+        if isinstance(scorer, ClassScorer):
+            return scorer.explain(frame_of(table), of=of)
+        return scorer.explain(frame_of(table))
 
     def importance(self) -> dict[str, float]:
         """Share of each column in the model's contributions, largest first; they sum to 1.
@@ -206,14 +273,14 @@ class EasyML:
         ArtifactError
             If the file is missing, damaged or foreign.
         """
-        scorer = ArtifactScorer(artifacts.read(path))
-        family = scorer.artifact.family
-        loaded = cls(model="linear" if family == "linear" else "trees")
-        loaded._scorer = scorer
+        loaded = cls()
+        artifact = artifacts.read(path)
+        kind = ClassScorer if artifact.family == CLASSES else ArtifactScorer
+        loaded._scorer = kind(artifact)
         return loaded
 
     @property
-    def scorer(self) -> ArtifactScorer:
+    def scorer(self) -> ArtifactScorer | ClassScorer:
         """The request path's view of the fitted model.
 
         Raises
@@ -237,94 +304,92 @@ class EasyML:
 
     @property
     def training(self) -> Mapping[str, Any]:
-        """What training left: rows, settings, held-out metrics, importance."""
+        """What training left: rows, settings, held-out metrics, weights, importance."""
         return self.scorer.training
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each learner's log-odds in the blend, largest first."""
+        weights: dict[str, float] = dict(self.training["weights"])
+        return dict(sorted(weights.items(), key=lambda weight: -weight[1]))
+
+    @property
+    def classes(self) -> tuple[Class, ...]:
+        """Labels, the second of two is the one that scores are of; () for numbers."""
+        return tuple(self.training["classes"])
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """`classes` as scikit-learn wants them."""
+        return np.array(self.classes)
 
     @property
     def _artifact(self) -> Artifact:
         return self.scorer.artifact
 
-    def _parts(self, y: NDArray[np.float64]) -> list[Split]:
-        if len(y) >= SMALL_TABLE:
-            return [stratified(y, test_share=0.2, seed=self.seed)]
-        count = int(min(_NUM_FOLDS, y.sum(), len(y) - y.sum()))
-        return list(folds(y, count=count, seed=self.seed))
+    def _single(self, method: str) -> ArtifactScorer:
+        scorer = self.scorer
+        if isinstance(scorer, ClassScorer):
+            raise InvalidInput(
+                f"`{method}` is of one number a row and this model has {len(self.classes)} "
+                "classes: call `predict_proba` or `predict`"
+            )
+        return scorer
 
-    def _learn(
-        self,
-        x: NDArray[np.float64],
-        y: NDArray[np.float64],
-        encoder: Encoder,
-        parts: Sequence[Split],
-        *,
-        refit: bool,
-    ) -> Learned:
-        if self.model == "linear":
-            return learn_linear(x, y, encoder=encoder, parts=parts, refit=refit, seed=self.seed)
-        threads = self.threads
-        if threads is None:
-            # LightGBM's threads spin while they wait: on cores that others use as well, one
-            # thread per core was thirty times slower than half as many.
-            threads = 1 if len(y) < SMALL_TABLE else max(1, (os.cpu_count() or 1) // 2)
-        return learn_trees(
-            x, y, encoder=encoder, parts=parts, refit=refit, seed=self.seed, threads=threads
+    def _recipe(self, target: str) -> Recipe:
+        columns = {**(type(self).columns or {}), **(self.columns or {})}
+        if self.groups:
+            columns = {self.groups: "drop", **columns}
+        return Recipe(
+            learners=learners_of(self.model),
+            columns=columns,
+            extra=self.extra,
+            target=target,
+            time=self.time or "",
+            groups=self.groups or "",
+            calibration=self.calibration,
+            class_weight=self.class_weight,
+            budget=self.budget,
+            seed=self.seed,
+            workers=self.threads or num_cores(),
         )
 
-    def _calibrated(self, learned: Learned, y: NDArray[np.float64]) -> Calibration:
-        raw, labels = learned.held_out_raw, y[learned.held_out_rows]
-        if self.calibration == "platt":
-            return Calibration.platt(raw, labels)
-        if self.calibration == "isotonic":
-            return Calibration.isotonic(raw, labels)
-        return Calibration.none()
-
-    def _packed(
-        self,
-        frame: pl.DataFrame,
-        learned: Learned,
-        encoder: Encoder,
-        curve: Calibration,
-        y: NDArray[np.float64],
-        feature_hashes: Mapping[str, str],
-        created: datetime | None,
-    ) -> ArtifactScorer:
-        """The scorer of the packed artifact: what is in memory is what a file would hold."""
-        raw = learned.held_out_raw
-        held_out = 1.0 / (1.0 + np.exp(-curve.apply(raw)))
-        training: dict[str, Any] = {
-            "learner": type(self).__name__,
-            "num_rows": frame.height,
-            "num_bad": int(y[: frame.height].sum()),
-            "seed": self.seed,
-            "calibration": self.calibration,
-            "settings": dict(learned.settings),
-            "held_out": summary(y[learned.held_out_rows], held_out),
+    def _check(self) -> None:
+        """Refuse what cannot be before anything long begins."""
+        learners_of(self.model)
+        if self.calibration not in _CALIBRATIONS:
+            raise DeclarationError(
+                f"expected one of {', '.join(_CALIBRATIONS)} as calibration, got "
+                f"`{self.calibration}`" + did_you_mean(self.calibration, _CALIBRATIONS)
+            )
+        positive = {
+            "costs": min(self.costs),
+            "budget": self.budget,
+            "class_weight": None if self.class_weight == "balanced" else self.class_weight,
+            "sample": self.sample,
+            "threads": self.threads,
         }
-        if created is not None:
-            training["created"] = created.isoformat()
+        for name, value in positive.items():
+            if value is not None and not value > 0:
+                raise DeclarationError(f"expected `{name}` above zero, got {value}")
 
-        def pack() -> ArtifactScorer:
-            packed = Artifact(
-                family=learned.family,
-                header={
-                    "encoder": encoder.to_json(),
-                    "feature_hashes": {
-                        name: feature_hashes[name]
-                        for name in encoder.reads
-                        if name in feature_hashes
-                    },
-                    "training": training,
-                },
-                arrays={
-                    "calibration": curve.knots,
-                    **{f"{learned.family}.{name}": a for name, a in learned.arrays.items()},
-                },
-            ).pack()
-            return ArtifactScorer(artifacts.unpack(packed))
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._scorer is not None
 
-        step = frame.height // _IMPORTANCE_ROWS + 1
-        moved = np.abs(pack().explain(frame.gather_every(step)).values).mean(axis=0)
-        total = float(moved.sum())
-        shares = moved / total if total > 0 else np.full(len(moved), 1.0 / len(moved))
-        training["importance"] = dict(zip(encoder.reads, shares.tolist(), strict=True))
-        return pack()
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "regressor" if self.task == "regression" else "classifier"
+        tags.target_tags.required = False
+        tags.input_tags.string = tags.input_tags.categorical = tags.input_tags.allow_nan = True
+        return tags
+
+
+def _with_labels(frame: pl.DataFrame, y: ArrayLike | None, target: str) -> pl.DataFrame:
+    if y is None:
+        return frame
+    if target in frame.columns:
+        raise InvalidTable(f"labels came twice: as `y` and as the table's column `{target}`")
+    labels = pl.Series(target, np.asarray(y))
+    if len(labels) != frame.height:
+        raise InvalidTable(f"expected {frame.height} labels, one for each row, got {len(labels)}")
+    return frame.with_columns(labels)

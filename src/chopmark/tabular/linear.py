@@ -1,4 +1,4 @@
-"""Logistic regression over 20 quantile buckets, the scaled number and one-hot categories.
+"""Logistic (or linear) regression over 20 quantile buckets, the scaled number and categories.
 
 Each encoded number becomes its scaled value (clipped to the training range), one indicator per
 bucket and one for missing; each category one indicator per code. The penalty is chosen on
@@ -10,54 +10,34 @@ Serves A4 and A8 of the requirements.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from chopmark.models import Additive, Encoder, Term
-from chopmark.models.metrics import log_loss
-from chopmark.models.splits import Split
-from chopmark.tabular.learned import Learned
+from chopmark.models import Additive, Encoded, Term
+from chopmark.tabular.problem import Learned, Problem
 
 NUM_BUCKETS = 20
 _WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
+_Regression: TypeAlias = LogisticRegression | Ridge
 
-def learn_linear(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    *,
-    encoder: Encoder,
-    parts: Sequence[Split],
-    refit: bool,
-    seed: int,
-) -> Learned:
-    """A linear model fitted to encoded columns (n, m) and labels (n,).
 
-    Parameters
-    ----------
-    parts
-        Splits into rows to learn from and rows to choose the penalty by.
-    refit
-        Fit once more on all rows; else on the training rows of the one part.
-    """
-    rows = np.concatenate([part.test for part in parts])
-    weight, held_out = _best_penalty(x, y, encoder, parts, seed)
-    chosen = np.arange(len(y)) if refit else parts[0].train
-    design = _Design.of(x[chosen], encoder)
-    matrix = design.matrix(x[chosen])
-    final = _regression(matrix, y[chosen], weight, seed, None)
-    model = design.additive(final.coef_[0], float(final.intercept_[0]), matrix)
+def learn_linear(problem: Problem) -> Learned:
+    """A linear model fitted to a problem."""
+    weight, held_out = _best_penalty(problem)
+    rows = problem.final_rows
+    design = Design.of(problem.x[rows], problem.encoded)
+    matrix = design.matrix(problem.x[rows])
+    final = _regression(problem, matrix, rows, weight, None)
+    model = design.additive(np.ravel(final.coef_), float(np.ravel(final.intercept_)[0]), matrix)
     return Learned(
-        family="linear",
-        arrays=model.to_arrays(),
-        held_out_rows=rows,
-        held_out_raw=held_out,
-        settings={"C": weight, "buckets": NUM_BUCKETS},
+        part=model, held_out_raw=held_out, settings={"C": weight, "buckets": NUM_BUCKETS}
     )
 
 
@@ -78,16 +58,17 @@ class _Block:
         return self.begin + self.num_weights + (0 if self.edges is None else 2)
 
 
-class _Design:
+class Design:
     """The sparse matrix that logistic regression sees, and the way back to terms."""
 
     def __init__(self, blocks: list[_Block]) -> None:
         self.blocks = blocks
 
     @classmethod
-    def of(cls, x: NDArray[np.float64], encoder: Encoder) -> "_Design":
+    def of(cls, x: NDArray[np.float64], encoded: Sequence[Encoded]) -> "Design":
+        """The blocks of encoded columns (n, m)."""
         blocks: list[_Block] = []
-        for values, column in zip(x.T, encoder.encoded, strict=True):
+        for values, column in zip(x.T, encoded, strict=True):
             begin = blocks[-1].end if blocks else 0
             if column.num_codes:
                 blocks.append(_Block(begin=begin, edges=None, num_weights=column.num_codes))
@@ -172,34 +153,32 @@ def _edges(known: NDArray[np.float64]) -> NDArray[np.float64]:
     return above
 
 
-def _best_penalty(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    encoder: Encoder,
-    parts: Sequence[Split],
-    seed: int,
-) -> tuple[float, NDArray[np.float64]]:
-    """The weight of the data against the penalty (C), and its held-out log-odds.
+def _best_penalty(problem: Problem) -> tuple[float, NDArray[np.float64]]:
+    """The weight of the data against the penalty (C), and its held-out predictions.
 
     Goes from a strong penalty to a weak one, each fit begun where the last one ended, until
     two in a row are no better.
     """
     matrices = []
-    for part in parts:
-        design = _Design.of(x[part.train], encoder)
-        matrices.append((design.matrix(x[part.train]), design.matrix(x[part.test])))
-    labels = np.concatenate([y[part.test] for part in parts])
-    models: list[LogisticRegression | None] = [None] * len(parts)
+    for part in problem.parts:
+        design = Design.of(problem.x[part.train], problem.encoded)
+        matrices.append((design.matrix(problem.x[part.train]), design.matrix(problem.x[part.test])))
+    y = problem.y[problem.held_out_rows]
+    models: list[_Regression | None] = [None] * len(problem.parts)
     best = (np.inf, _WEIGHTS[0], np.empty(0))
     worse = 0
     for weight in _WEIGHTS:
         scored = []
-        for number, (part, (train, test)) in enumerate(zip(parts, matrices, strict=True)):
-            model = _regression(train, y[part.train], weight, seed, models[number])
+        for number, (part, (train, test)) in enumerate(zip(problem.parts, matrices, strict=True)):
+            model = _regression(problem, train, part.train, weight, models[number])
             models[number] = model
-            scored.append(model.decision_function(test))
+            scored.append(
+                model.decision_function(test)
+                if isinstance(model, LogisticRegression)
+                else model.predict(test)
+            )
         raw = np.concatenate(scored)
-        loss = log_loss(labels, 1.0 / (1.0 + np.exp(-np.clip(raw, -50.0, 50.0))))
+        loss = problem.loss(raw, y)
         worse = 0 if loss < best[0] else worse + 1
         best = min(best, (loss, weight, raw), key=lambda found: found[0])
         if worse == 2:
@@ -208,20 +187,26 @@ def _best_penalty(
 
 
 def _regression(
+    problem: Problem,
     matrix: csr_matrix,
-    y: NDArray[np.float64],
+    rows: NDArray[np.int64],
     weight: float,
-    seed: int,
-    begin: LogisticRegression | None,
-) -> LogisticRegression:
-    model = LogisticRegression(C=weight, max_iter=500, tol=1e-4, random_state=seed)
-    if begin is not None:
-        model.set_params(warm_start=True)
-        model.coef_, model.intercept_ = begin.coef_.copy(), begin.intercept_.copy()
-        model.classes_ = begin.classes_
+    begin: _Regression | None,
+) -> _Regression:
+    model: _Regression
+    if problem.objective == "number":
+        # A logistic weight of 1 counts a row as a quarter of what a square does, at most.
+        model = Ridge(alpha=0.25 / weight, solver="lsqr", tol=1e-6)
+    else:
+        model = LogisticRegression(C=weight, max_iter=500, tol=1e-4, random_state=problem.seed)
+        if isinstance(begin, LogisticRegression):
+            model.set_params(warm_start=True)
+            model.coef_, model.intercept_ = begin.coef_.copy(), begin.intercept_.copy()
+            model.classes_ = begin.classes_
+    weights = None if problem.weights is None else problem.weights[rows]
     # BLAS threads on vectors this short wait for each other: ten times slower on busy cores.
     with warnings.catch_warnings(), threadpool_limits(limits=1):
         # 500 steps of a convex problem are near enough to its end.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(matrix, y)
+        model.fit(matrix, problem.y[rows], sample_weight=weights)
     return model

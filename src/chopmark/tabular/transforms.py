@@ -1,9 +1,17 @@
 """From a table to its encoder: each column by its kind, dates also by their differences.
 
+    number, boolean   itself
+    category          its code
+    high cardinality  its code, rare and unseen values hashed
+    date              days since 1970, hour, weekday, month and day; differences of all pairs
+                      of dates, and of each date to the row's own time
+    text              length, number of words, share of digits
+
+None of this looks at the label; `chopmark.tabular.target_means` adds what does.
 Serves A3, A5 and A6 of the requirements.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -11,10 +19,13 @@ import polars as pl
 
 from chopmark.errors import DeclarationError, InvalidTable, did_you_mean
 from chopmark.models import Column, Combination, Dropped, Encoder, Kind
+from chopmark.models.column import PARTS
 from chopmark.tabular.kinds import category_column, deduce
 
 MOST_DATES = 8
 """Differences are made between all pairs of up to this many date columns."""
+
+_TEXT_PARTS = ("length", "words", "digits")
 
 
 def make_encoder(
@@ -23,6 +34,7 @@ def make_encoder(
     target: str,
     columns: Mapping[str, Kind] | None = None,
     extra: Sequence[Column | Combination] = (),
+    time: str | None = None,
 ) -> Encoder:
     """The encoder of a training table; the label only says which column is not read.
 
@@ -37,29 +49,32 @@ def make_encoder(
     extra
         Further readings: a `Column` (say with a pattern) or a `Combination` of two columns.
         A category column without categories learns them here.
+    time
+        Column of the row's own time, a date: each other date is also read as its distance to
+        it. Its own "epoch_days" are not read, as they always lie beyond those learned from.
 
     Raises
     ------
     DeclarationError
-        If `columns` or `extra` name a column that the table lacks.
+        If `columns`, `extra` or `time` name a column that the table lacks.
     InvalidTable
         If no column is left to learn from.
     """
     hints = dict(columns or {})
     for name in hints:
         _check_known(name, frame, "`columns`")
+    if time is not None:
+        _check_known(time, frame, "`time`")
+        hints.setdefault(time, "date")
     found = [
         deduce(frame.get_column(name), hint=hints.get(name))
         for name in frame.columns
         if name != target
     ]
-    read = [item for item in found if isinstance(item, Column)]
+    read = [_of_time(item, time) for item in found if isinstance(item, Column)]
+    made = _differences([item.name for item in read if item.kind == "date"], time)
+    read = [reading for item in read for reading in _readings(item)]
     read += [_learned(item, frame) for item in extra if isinstance(item, Column)]
-    dates = [item.name for item in read if item.kind == "date"][:MOST_DATES]
-    made = [
-        Combination(operation="days_between", left=later, right=earlier)
-        for earlier, later in combinations(dates, 2)
-    ]
     made += [item for item in extra if isinstance(item, Combination)]
     dropped = [item for item in found if isinstance(item, Dropped)]
     if not read:
@@ -68,12 +83,36 @@ def make_encoder(
     return Encoder(columns=read, combinations=made, dropped=dropped)
 
 
+def _of_time(column: Column, time: str | None) -> Column:
+    if column.name != time or column.kind != "date":
+        return column
+    return replace(column, parts=tuple(part for part in column.parts if part != PARTS[0]))
+
+
+def _differences(dates: Sequence[str], time: str | None) -> list[Combination]:
+    """Of all pairs of the first dates, the later column minus the earlier; time minus each."""
+    others = [name for name in dates if name != time]
+    pairs = [(right, left) for left, right in combinations(others[:MOST_DATES], 2)]
+    if time is not None and time in dates:
+        pairs += [(time, name) for name in others]
+    return [Combination(operation="days_between", left=left, right=right) for left, right in pairs]
+
+
+def _readings(column: Column) -> Iterator[Column]:
+    if column.kind == "text":
+        for part in _TEXT_PARTS:
+            yield replace(column, parts=(part,))
+    else:
+        yield column
+
+
 def _learned(column: Column, frame: pl.DataFrame) -> Column:
     _check_known(column.name, frame, "`extra`")
-    if column.kind != "category" or column.categories:
+    if column.num_codes == 0 or column.categories:
         return column
-    learned = category_column(frame.get_column(column.name), pattern=column.pattern)
-    return replace(column, categories=learned.categories)
+    series = frame.get_column(column.name)
+    learned = category_column(series, kind=column.kind, pattern=column.pattern)
+    return replace(learned, buckets=column.buckets or learned.buckets)
 
 
 def _check_known(name: str, frame: pl.DataFrame, where: str) -> None:

@@ -1,0 +1,83 @@
+"""Families: which scorer reads which artifact, and where other packages add theirs.
+
+An artifact names its family; `scorer_of` builds the scorer of that family, and with it the
+scorers of its parts. A package with a model of its own registers its family when imported:
+
+    register("my family", MyScorer)
+
+Serves A12 and B10 of the requirements.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from chopmark.errors import ArtifactError, DeclarationError, did_you_mean
+from chopmark.models import artifact as artifacts
+from chopmark.models.artifact import Artifact
+from chopmark.models.blended import BlendScorer, TableScorer
+from chopmark.models.classes import CLASSES
+from chopmark.models.scorers import FAMILY, ArtifactScorer
+
+Make: TypeAlias = Callable[[Artifact], TableScorer]
+"""A scorer class, or another function from a checked artifact to a scorer."""
+
+BLEND = "blend"
+
+_MAKERS: dict[str, Make] = {FAMILY: ArtifactScorer}
+
+
+def register(family: str, make: Make) -> None:
+    """Let artifacts of this family be scored by what `make` gives. Once more is no matter.
+
+    Raises
+    ------
+    DeclarationError
+        If the family is another's already.
+    """
+    if family == BLEND or _MAKERS.setdefault(family, make) is not make:
+        raise DeclarationError(f"the family `{family}` has a scorer already; choose another name")
+
+
+def scorer_of(artifact: Artifact) -> TableScorer:
+    """The scorer of an artifact and of all its parts.
+
+    Raises
+    ------
+    ArtifactError
+        If nothing here reads its family or a part's, or its contents do not fit each other.
+    """
+    if artifact.family == CLASSES:
+        raise ArtifactError(
+            "the artifact holds a model of several classes, and one score a row is asked for: "
+            "load it with `EasyML.load` or `ClassScorer`"
+        )
+    if artifact.family == BLEND:
+        return BlendScorer(artifact, {name: _part(name, artifact) for name in artifact.parts})
+    if artifact.family not in _MAKERS:
+        raise ArtifactError(
+            f"the artifact holds a model of family `{artifact.family}`, which nothing here can "
+            "score; import the package that registers it"
+            + did_you_mean(artifact.family, (BLEND, *_MAKERS))
+        )
+    return _MAKERS[artifact.family](artifact)
+
+
+def load_scorer(path: str | Path) -> TableScorer:
+    """The scorer of an artifact file, checked and warm.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing, damaged, foreign, or its contents do not fit each other.
+    """
+    scorer = scorer_of(artifacts.read(path))
+    scorer.warm()
+    return scorer
+
+
+def _part(name: str, artifact: Artifact) -> TableScorer:
+    try:
+        return scorer_of(artifact.parts[name])
+    except ArtifactError as error:
+        raise ArtifactError(f"part `{name}` of the blend: {error}") from error

@@ -1,0 +1,313 @@
+"""A head: one question (one label, 0 or 1, or a number) asked of a table, and its answer.
+
+    frame -> encoder -> x -> portfolio -> blend -> calibration -> artifact
+
+A binary model and a regression have one head; a model of many classes one for each of them.
+Serves A8, A11, A12 and A16 of the requirements.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from chopmark.errors import InvalidTable
+from chopmark.models import Calibration, Column, Combination, Encoder, Kind
+from chopmark.models.artifact import Artifact
+from chopmark.models.scorers import FAMILY
+from chopmark.models.splits import Split, folds, forward, group_folds, out_of_time, stratified
+from chopmark.tabular.gates import gated
+from chopmark.tabular.kinds import deduce
+from chopmark.tabular.portfolio import Blend, Learner, Progress, learn
+from chopmark.tabular.problem import Objective, Problem
+from chopmark.tabular.target_means import fit_encoder
+from chopmark.tabular.transforms import make_encoder
+
+SMALL_TABLE = 20_000
+"""Rows below which folds are affordable; larger tables hold out one fifth."""
+
+FEW_OF_A_LABEL = 1_000
+"""Rows of the rarer label below which a larger table takes folds as well: a fifth of so few
+says little about when to stop and whom to believe."""
+
+_NUM_FOLDS = 5
+_HELD_OUT_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to learn: everything about a fit but the table.
+
+    Attributes
+    ----------
+    learners
+        By name, the most useful first.
+    columns
+        Kinds of columns that are known.
+    extra
+        Further readings of raw columns.
+    target
+        The label's column, which is not read.
+    time, groups
+        Columns by whose values rows are held out: later ones, whole groups; "" is neither.
+    calibration
+        "platt" or "isotonic".
+    class_weight
+        How much more a bad row counts than a good one while fitting; None is alike.
+    budget
+        Seconds after which no further learner is begun.
+    seed, workers
+        Of the learners.
+    """
+
+    learners: Mapping[str, Learner]
+    columns: Mapping[str, Kind]
+    extra: Sequence[Column | Combination]
+    target: str
+    time: str = ""
+    groups: str = ""
+    calibration: Literal["platt", "isotonic"] = "platt"
+    class_weight: float | Literal["balanced"] | None = None
+    budget: float | None = None
+    seed: int = 0
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Head:
+    """A fitted head.
+
+    Attributes
+    ----------
+    encoder
+        How raw columns are read.
+    blend
+        Parts, weights and held-out predictions.
+    calibration
+        From the parts' sum to log-odds (or the number).
+    link
+        "logit" or "identity".
+    rows
+        (h,) int64 held-out rows.
+    held_out
+        (h,) float64 what the head says of them: probabilities, or numbers.
+    """
+
+    encoder: Encoder
+    blend: Blend
+    calibration: Calibration
+    link: Literal["logit", "identity"]
+    rows: NDArray[np.int64]
+    held_out: NDArray[np.float64]
+
+    def artifact(self, header: Mapping[str, Any]) -> Artifact:
+        """The head as an artifact, not yet packed; `header` adds to what the head says."""
+        arrays: dict[str, NDArray[np.generic]] = {"calibration": self.calibration.knots}
+        for part in self.blend.parts:
+            arrays |= {f"{part.name}.{name}": a for name, a in part.to_arrays().items()}
+        return Artifact(
+            family=FAMILY,
+            header={"encoder": self.encoder.to_json(), "link": self.link, **header},
+            arrays=arrays,
+        )
+
+
+def fit_head(
+    frame: pl.DataFrame,
+    y: NDArray[np.float64],
+    recipe: Recipe,
+    *,
+    objective: Objective = "binary",
+    num_train: int | None = None,
+    on_progress: Progress | None = None,
+) -> Head:
+    """One question answered.
+
+    Parameters
+    ----------
+    frame
+        (n,) rows.
+    y
+        (n,) labels 0.0 or 1.0, or numbers.
+    num_train
+        The first so many rows are learned from, those after them are held out and never
+        learned from. None holds out folds (or a fifth) in turn and then learns from all rows.
+    """
+    center, scale = 0.0, 1.0
+    if objective == "number":
+        center, scale = float(y.mean()), float(y.std())
+    target = (y - center) / scale
+    parts = _parts(frame, y, recipe, objective, num_train)
+    train = frame if num_train is None else frame[:num_train]
+    encoder = make_encoder(
+        train,
+        target=recipe.target,
+        columns=recipe.columns,
+        extra=recipe.extra,
+        time=recipe.time or None,
+    )
+    encoder, problem = gated(
+        *_posed(frame, target, encoder, parts, recipe, objective, refit=num_train is None)
+    )
+    blend = learn(
+        problem,
+        recipe.learners,
+        workers=recipe.workers,
+        budget=recipe.budget,
+        on_progress=on_progress,
+    )
+    rows = problem.held_out_rows % len(y)
+    if objective == "number":
+        curve = Calibration.line(slope=scale, shift=center + scale * blend.bias)
+        held_out = curve.apply(blend.held_out_raw - blend.bias, logit=False)
+    else:
+        curve = _calibrated(blend, y[rows], recipe.calibration)
+        held_out = 1.0 / (1.0 + np.exp(-curve.apply(blend.held_out_raw - blend.bias)))
+    return Head(
+        encoder=encoder,
+        blend=blend,
+        calibration=curve,
+        link="logit" if objective == "binary" else "identity",
+        rows=rows,
+        held_out=held_out,
+    )
+
+
+def _posed(
+    frame: pl.DataFrame,
+    y: NDArray[np.float64],
+    encoder: Encoder,
+    parts: Sequence[Split],
+    recipe: Recipe,
+    objective: Objective,
+    *,
+    refit: bool,
+) -> tuple[Encoder, Problem]:
+    """The encoder with its learned readings, and the problem that learners are given."""
+
+    def read(parts: Sequence[Split]) -> tuple[Encoder, NDArray[np.float64]]:
+        return fit_encoder(
+            frame,
+            y,
+            encoder,
+            parts=parts,
+            refit=refit,
+            objective=objective,
+            seed=recipe.seed,
+            threads=recipe.workers,
+        )
+
+    fitted, x = read(parts)
+    num_rows, repeats = len(y), 0
+    if len(parts) > 1 and len(fitted.encoded) > len(encoder.encoded):
+        repeats = len(parts)
+        x = np.vstack([x, *(read([part])[1] for part in parts)])
+        parts = [
+            Split(train=part.train + place * num_rows, test=part.test + place * num_rows)
+            for place, part in enumerate(parts, start=1)
+        ]
+    weights = _weights(y, recipe.class_weight) if objective == "binary" else None
+    return fitted, Problem(
+        x=x,
+        y=np.tile(y, 1 + repeats),
+        encoded=fitted.encoded,
+        parts=parts,
+        refit=refit,
+        objective=objective,
+        weights=None if weights is None else np.tile(weights, 1 + repeats),
+        repeats=repeats,
+        seed=recipe.seed,
+    )
+
+
+def _calibrated(
+    blend: Blend, y: NDArray[np.float64], kind: Literal["platt", "isotonic"]
+) -> Calibration:
+    """The map from the parts' sum; the weights' bias is part of it."""
+    if kind == "isotonic":
+        return Calibration.isotonic(blend.held_out_raw - blend.bias, y)
+    return Calibration.line(slope=1.0, shift=blend.bias)
+
+
+def _weights(
+    y: NDArray[np.float64], class_weight: float | Literal["balanced"] | None
+) -> NDArray[np.float64] | None:
+    if class_weight is None:
+        return None
+    weight = (len(y) - y.sum()) / y.sum() if class_weight == "balanced" else class_weight
+    return np.where(y == 1.0, float(weight), 1.0)
+
+
+def _parts(
+    frame: pl.DataFrame,
+    y: NDArray[np.float64],
+    recipe: Recipe,
+    objective: Objective,
+    num_train: int | None,
+) -> list[Split]:
+    """Which rows are held out: the given ones, later ones, whole groups, or any."""
+    if num_train is not None:
+        rows = np.arange(len(y))
+        return [Split(train=rows[:num_train], test=rows[num_train:])]
+    # Numbers are spread evenly over the folds by their tenth.
+    labels = y if objective == "binary" else _tenths(y)
+    rarer = min(y.sum(), len(y) - y.sum()) if objective == "binary" else len(y)
+    large = len(y) >= SMALL_TABLE and rarer >= FEW_OF_A_LABEL
+    if recipe.time:
+        times = times_of(frame, recipe.time)
+        if large:
+            return _learnable([out_of_time(times, test_share=_HELD_OUT_SHARE)], y, recipe.time)
+        return _learnable(list(forward(times)), y, recipe.time)
+    if recipe.groups:
+        names = frame.get_column(recipe.groups).cast(pl.String).fill_null("").to_numpy()
+        count = min(_NUM_FOLDS, len(np.unique(names)))
+        found = list(group_folds(names, count=count, seed=recipe.seed))
+        return _learnable(found[:1] if large else found, y, recipe.groups)
+    if large:
+        return [stratified(labels, test_share=_HELD_OUT_SHARE, seed=recipe.seed)]
+    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    return list(folds(labels, count=min(_NUM_FOLDS, max(rarest, 2)), seed=recipe.seed))
+
+
+def times_of(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
+    """(n,) when each row was, as a number that rises with time.
+
+    Raises
+    ------
+    InvalidTable
+        If the column is neither dates nor numbers, or a value is missing.
+    """
+    series = frame.get_column(name)
+    numeric = series.dtype.is_numeric()
+    column = deduce(series, hint="number" if numeric else "date")
+    if not isinstance(column, Column):
+        raise InvalidTable(f"expected dates or numbers in the time column `{name}`")
+    times = Encoder(columns=[column]).base_table(frame)[:, 0]
+    missing = int(np.isnan(times).sum())
+    if missing:
+        raise InvalidTable(
+            f"expected a date or a number in every row of the time column `{name}`, got "
+            f"{missing} rows without one"
+        )
+    return times
+
+
+def _tenths(y: NDArray[np.float64]) -> NDArray[np.int64]:
+    edges = np.unique(np.quantile(y, np.linspace(0.1, 0.9, 9)))
+    tenths: NDArray[np.int64] = np.searchsorted(edges, y)
+    return tenths
+
+
+def _learnable(parts: list[Split], y: NDArray[np.float64], by: str) -> list[Split]:
+    """The parts from whose training rows something can be learned: two labels at least."""
+    good = [part for part in parts if np.ptp(y[part.train]) > 0 and len(part.test)]
+    judged = np.concatenate([y[part.test] for part in good]) if good else np.empty(0)
+    if len(judged) == 0 or np.ptp(judged) == 0:
+        raise InvalidTable(
+            f"held out by `{by}`, no part has rows of both labels to learn from and to judge by; "
+            "give more rows, or another column"
+        )
+    return good

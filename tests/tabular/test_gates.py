@@ -22,7 +22,9 @@ def through_the_gate(monkeypatch):
 
     def fit(frame, y):
         seen = []
-        monkeypatch.setattr(heads, "gated", lambda *ready: seen.append(ready) or gated(*ready))
+        monkeypatch.setattr(
+            heads, "gated", lambda *ready, workers: seen.append(ready) or gated(*ready)
+        )
         recipe = Recipe(learners=learners_of("prior"), columns={}, extra=(), target="target")
         head = fit_head(frame, y, recipe)
         return seen[0], head.encoder
@@ -71,7 +73,7 @@ def test_a_better_gate_reaches_every_subclass(monkeypatch, payments):
     class Payments(EasyML):
         columns = {"note": "drop"}  # noqa: RUF012
 
-    def closed(encoder, problem):
+    def closed(encoder, problem, *, workers):
         smaller = encoder.without(sorted(set(encoder.groups) - {"raw"}))
         kept = np.array([group == "raw" for group in encoder.groups])
         return smaller, replace(problem, x=problem.x[:, kept], encoded=smaller.encoded)

@@ -68,7 +68,7 @@ def test_the_number_of_workers_is_no_matter(problem):
 
 def test_noise_is_not_learned(problem):
     noise = replace(problem, y=RNG.permutation(problem.y))
-    blend = learn(noise, learners_of(("prior", "linear", "trees")))
+    blend = learn(noise, learners_of(("prior", "trees")))
     prior = blend.losses["prior"]
     assert noise.loss(blend.held_out_raw, noise.y[noise.held_out_rows]) <= prior
     assert np.std(total(blend, problem.x)) < 0.5

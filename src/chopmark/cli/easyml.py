@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Learners are imported where they run: help must not wait seconds for them.
 
-Family = Literal["auto", "prior", "linear", "trees", "deep", "catboost", "xgboost", "vw"]
+Family = Literal["auto", "best", "prior", "linear", "trees", "deep", "catboost", "xgboost", "vw"]
 Query = Annotated[str | None, Parameter(help="SELECT to run; the table is then the address.")]
 
 USUAL_HOLDOUT = 0.2
@@ -71,7 +71,8 @@ def train(
     out
         Where the model goes.
     model
-        Family of the model; auto blends linear and trees. Several given are blended.
+        Family of the model; auto blends linear and trees, best these and deep. Several given
+        are blended.
     task
         What the label is, if not what its values suggest.
     positive

@@ -15,7 +15,7 @@ def train(
     data: Path,
     *,
     app: str | None = None,
-    model: Literal["trees", "linear"] = "trees",
+    model: Literal["auto", "trees", "linear"] = "auto",
     rows: tuple[str, ...] = (),
     seed: int = 0,
 ) -> None:
@@ -28,7 +28,7 @@ def train(
     app
         Python file with `application` and `label`; the simulated exchange by default.
     model
-        Family of the model.
+        Family of the model; auto blends both.
     rows
         Event types to learn from; those that the policy gates by default.
     seed

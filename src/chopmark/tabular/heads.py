@@ -150,7 +150,8 @@ def fit_head(
         time=recipe.time or None,
     )
     encoder, problem = gated(
-        *_posed(frame, target, encoder, parts, recipe, objective, refit=num_train is None)
+        *_posed(frame, target, encoder, parts, recipe, objective, refit=num_train is None),
+        workers=recipe.workers,
     )
     blend = learn(
         problem,

@@ -83,6 +83,8 @@ FAMILIES: Mapping[str, Mapping[str, Learner]] = MappingProxyType(
 )
 """The learners of each family, in the order in which a budget of time is spent."""
 
+_LOOKUP_TABLES = ("prior", "linear", "vw")
+
 PRESETS: Mapping[str, Sequence[str]] = MappingProxyType(
     {"auto": ("linear", "trees"), "best": ("linear", "trees", "deep")}
 )
@@ -108,6 +110,12 @@ def learners_of(model: str | Sequence[str]) -> dict[str, Learner]:
             )
     if not families:
         raise DeclarationError("expected at least one family as the model, got none")
+    tables = [family for family in families if family in _LOOKUP_TABLES]
+    if len(set(tables)) > 1:
+        raise DeclarationError(
+            f"expected one of {', '.join(_LOOKUP_TABLES)} in a model, which holds one set of "
+            f"lookup tables; got {' and '.join(tables)}. EasyBlend blends whole models"
+        )
     return {name: learner for family in families for name, learner in FAMILIES[family].items()}
 
 
@@ -214,10 +222,5 @@ def _joined(parts: Sequence[Part], weights: NDArray[np.float64]) -> tuple[Part, 
     for part in scaled:
         if isinstance(part, Trees):
             continue
-        if part.name in others:
-            raise DeclarationError(
-                f"a blend holds one part of kind `{part.name}` and got two; leave one out, or "
-                "blend two models with EasyBlend"
-            )
         others[part.name] = part
     return (*([Trees.joined(trees)] if trees else []), *others.values())

@@ -54,7 +54,7 @@ def learn_trees(problem: Problem, *, setting: Setting = "balanced") -> Learned:
         curves.append(curve)
     rounds = _best_round(curves)
     held_out = [
-        booster.predict(problem.x[part.test], raw_score=True, num_iteration=rounds)
+        raw_of(booster, problem.x[part.test], rounds=rounds, threads=problem.threads)
         for booster, part in zip(boosters, problem.parts, strict=True)
     ]
     final = boosters[0]
@@ -66,6 +66,21 @@ def learn_trees(problem: Problem, *, setting: Setting = "balanced") -> Learned:
         held_out_raw=np.concatenate(held_out),
         settings={"setting": setting, "rounds": rounds},
     )
+
+
+def raw_of(
+    booster: lgb.Booster, x: NDArray[np.float64], *, rounds: int, threads: int
+) -> NDArray[np.float64]:
+    """(n,) raw predictions of the first rounds.
+
+    LightGBM's number of threads is one for the whole process, and `predict` sets it to all
+    cores unless told otherwise: under another thread's training that reads beyond its buffers.
+    Hence every call of LightGBM here names the same number.
+    """
+    raw: NDArray[np.float64] = booster.predict(
+        x, raw_score=True, num_iteration=rounds, num_threads=threads
+    )
+    return raw
 
 
 def grown(rounds: int, problem: Problem) -> int:
@@ -112,6 +127,7 @@ def _dataset(problem: Problem, rows: NDArray[np.int64]) -> lgb.Dataset:
         problem.y[rows],
         weight=weights,
         categorical_feature=problem.categorical,
+        params={"num_threads": problem.threads, "verbosity": -1},
     )
 
 

@@ -4,7 +4,7 @@ Run: .venv/bin/python benchmarks/blend.py --data FOLDER [TABLE ...]
 
 FOLDER holds one Parquet file per table, with the label in `target`. 30 % of the rows, drawn
 by label with seed 0, are the test rows. Prints a table in Markdown: each part fitted to all
-training rows, the cross-fitted blend, and the blend of a split as in the seed.
+training rows, the cross-fitted blend, and the blend of a split.
 """
 
 import os

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chopmark.blend import EasyBlend as EasyBlend
     from chopmark.decisions import Decision as Decision
     from chopmark.decisions import LimitCurve as LimitCurve
     from chopmark.decisions import Policy as Policy
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from chopmark.features import share as share
     from chopmark.features import training_table as training_table
     from chopmark.models import load_scorer as load_scorer
+    from chopmark.report import write_report as write_report
     from chopmark.tabular import EasyML as EasyML
+    from chopmark.tabular import Query as Query
 
 _HOMES = {
     "chopmark.events": (
@@ -52,7 +55,9 @@ _HOMES = {
         "aggregates", "share", "training_table",
     ),
     "chopmark.models": ("load_scorer",),
-    "chopmark.tabular": ("EasyML",),
+    "chopmark.tabular": ("EasyML", "Query"),
+    "chopmark.blend": ("EasyBlend",),
+    "chopmark.report": ("write_report",),
     "chopmark.decisions": ("Decision", "LimitCurve", "Policy"),
     "chopmark.engine": ("Application", "Engine"),
 }  # fmt: skip

@@ -77,7 +77,7 @@ def model(table):
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     assert ended.stderr == ""
-    for words in ("learn from 600 rows", "Unseen rows", "roc_auc", "Importance"):
+    for words in ("learn from 600 rows", "held out while", "roc_auc", "Importance"):
         assert words in ended.stdout
     return path
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from chopmark.errors import ArtifactError, DeclarationError, InvalidInput, InvalidTable
-from chopmark.models import Column, Combination, Model, Scorer, load_scorer
+from chopmark.models import ArtifactScorer, Column, Combination, Model, Scorer, load_scorer
 from chopmark.models.metrics import calibration_error, log_loss, roc_auc
-from chopmark.tabular import EasyML
+from chopmark.tabular import EasyML, portfolio
 from chopmark.testing.models import check_model
 
 FAMILIES = ("trees", "linear")
@@ -301,6 +301,69 @@ def test_costs_move_the_line(seasons):
         for costs in ((1.0, 10.0), (1.0, 1.0), (10.0, 1.0))
     ]
     assert alarms[0] < alarms[1] < alarms[2]
+
+
+def test_costs_are_kept_in_the_file(seasons, tmp_path):
+    model = EasyML(model="linear", target="bad", costs=(9.0, 1.0)).fit(seasons)
+    model.save(tmp_path / "careful.chopmark")
+    loaded = EasyML.load(tmp_path / "careful.chopmark")
+    assert loaded.costs == (9.0, 1.0)
+    assert np.array_equal(loaded.predict(seasons), model.predict(seasons))
+    # Others may read a model, as any other file of one's own.
+    assert (tmp_path / "careful.chopmark").stat().st_mode & 0o400
+
+
+def test_what_says_who_is_held_out_must_be_there(seasons):
+    for where in ("time", "groups"):
+        with pytest.raises(
+            (InvalidTable, DeclarationError), match=r"`persn`.*did you mean `person`"
+        ):
+            EasyML(model="linear", target="bad", **{where: "persn"}).fit(seasons)
+    with pytest.raises(DeclarationError, match="got both"):
+        EasyML(time="at", groups="person")
+
+
+def test_trees_stop_where_held_out_rows_say(seasons):
+    clean = EasyML(model="trees", target="bad").fit(seasons.drop("kind", "amount", "at"))
+    noise = seasons.with_columns(bad=pl.Series(np.random.default_rng(1).integers(0, 2, 1_200)))
+    noisy = EasyML(model="trees", target="bad").fit(noise.drop("kind", "amount", "at"))
+    rounds = [model.training["settings"]["trees"]["rounds"] for model in (clean, noisy)]
+    assert rounds[1] < rounds[0] < 2_000
+
+
+def test_numbers_fall_into_quantile_buckets(seasons):
+    """The linear family's buckets: twenty of equal size, one for missing, ends that hold."""
+    x = seasons["x"].to_numpy().copy()
+    x[::10] = np.nan
+    table = pl.DataFrame({"x": x, "target": seasons["bad"]})
+    (part,) = EasyML(model="linear").fit(table).scorer.parts
+    known = np.sort(x[~np.isnan(x)])
+    assert len(part.edges) == 19
+    assert np.allclose(part.edges, np.quantile(known, np.linspace(0, 1, 21)[1:-1], method="higher"))
+    assert np.ptp(np.bincount(np.searchsorted(part.edges, known, side="right"))) <= 2
+    beyond = part.raw(
+        np.array([[known[0] - 9], [known[0]], [known[-1]], [known[-1] + 9], [np.nan]])
+    )
+    assert beyond[0] == beyond[1]
+    assert beyond[2] == beyond[3]
+    assert beyond[4] not in beyond[:4]
+
+
+def test_a_better_base_reaches_every_subclass(payments, monkeypatch):
+    """Processing, training and explanation of a subclass are those of the base."""
+
+    class Payments(EasyML):
+        columns = {"note": "drop"}  # noqa: RUF012
+
+    before = Payments(model="prior").fit(payments)
+    monkeypatch.setitem(
+        portfolio.FAMILIES["prior"], "prior", portfolio.FAMILIES["linear"]["linear"]
+    )
+    after = Payments(model="prior").fit(payments)
+    assert roc_auc(payments["target"], after.score(payments)) > 0.6
+    assert np.ptp(before.score(payments)) == 0.0
+    monkeypatch.setattr(ArtifactScorer, "explain", lambda self, table: "another explanation")
+    assert after.explain(payments) == "another explanation"
 
 
 def test_held_out_by_time_and_by_group(seasons):

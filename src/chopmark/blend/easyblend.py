@@ -3,10 +3,11 @@
     split           train_models -> models;  their scores of train_blender -> weights;  valid
     cross-fitted    each row is scored by models that did not see it -> weights;  models refitted
 
-The split is the seed's. It takes rows away from the models, which a small table cannot spare;
-cross-fitting takes none, and fits each model once more per fold. Both keep every row that a
-weight learns from out of the models that scored it. The fitted blend *is* its artifact, which
-holds those of its parts whole. Serves B10 to B15 of the requirements.
+The split is that of the text which EasyBlend is named after. It takes rows away from the models,
+which a small table cannot spare; cross-fitting takes none, and fits each model once more per
+fold. Both keep every row that a weight learns from out of the models that scored it. The fitted
+blend *is* its artifact, which holds those of its parts whole. Serves B10 to B15 of the
+requirements.
 
 References
 ----------
@@ -54,7 +55,7 @@ class EasyBlend:
         Two or more by name. Each is an unfitted model, or a function that makes one; it must
         keep the contract `chopmark.models.Model`. The given ones are copied, never fitted.
     mode
-        "cross-fitted", or "split" as in the seed.
+        "cross-fitted", or "split" as in the original text.
     second
         Second layer: "logistic" over the parts' log-odds, or "linear" over their scores.
     seed

@@ -122,7 +122,7 @@ def train(
         fitted.fit(learned, target=target, on_progress=on_progress)
     fitted.save(out)
     if split is None:
-        metrics_table("Unseen rows", fitted.training["held_out"])
+        metrics_table("Rows held out while learning", fitted.training["held_out"])
     else:
         held_out = frame[split.test]
         metrics_table(f"{held_out.height:,} unseen rows", metrics_of(fitted, held_out, target))
@@ -260,9 +260,10 @@ def describe(
     if as_json:
         print(json.dumps(described(scorer), indent=2))
         return
-    blended = " + ".join(f"{weight:.2f} {name}" for name, weight in fitted.weights.items())
+    used = {name: weight for name, weight in fitted.weights.items() if weight > 0}
+    blended = " + ".join(f"{weight:.2f} {name}" for name, weight in used.items())
     console.print(f"{training['task']}: {blended}; sha256 {scorer.hash}", soft_wrap=True)
-    metrics_table("Unseen rows", training.get("held_out", {}))
+    metrics_table("Rows held out while learning", training.get("held_out", {}))
     shares = training.get("importance", {})
     kinds = {column.name: column.kind for column in encoder.columns}
     order = sorted(scorer.reads, key=lambda name: -shares.get(name, 0.0))
@@ -391,7 +392,10 @@ def _class_of(fitted: "EasyML", of: str | None) -> "Class | None":
     if len(named) <= 2:
         return None
     if of not in named:
-        raise InvalidInput(f"expected one of {', '.join(named)} as --of, got {of}")
+        raise InvalidInput(
+            f"this model has {len(named)} classes: choose the one to explain with --of, one of "
+            f"{', '.join(named)}"
+        )
     return named[of]
 
 

@@ -181,6 +181,8 @@ def write_whole(path: Path, data: bytes) -> None:
             try:
                 file.write(data)
                 file.flush()
+                # A temporary file is its owner's alone; a model or a report is not.
+                os.chmod(temporary, 0o666 & ~_umask())
                 os.fsync(file.fileno())
                 os.replace(temporary, path)
             except BaseException:
@@ -193,6 +195,12 @@ def write_whole(path: Path, data: bytes) -> None:
             os.close(folder)
     except OSError as error:
         raise ArtifactError(f"cannot write the artifact `{path}`: {error.strerror}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _written(artifact: Artifact, prefix: str) -> Iterator[tuple[str, bytes]]:

@@ -1,7 +1,7 @@
 """The second layer: how much each model's opinion counts.
 
     logistic   z = bias + sum_j weight_j * z_j         z_j: log-odds by part j
-    linear     score = bias + sum_j weight_j * score_j    the seed's other choice
+    linear     score = bias + sum_j weight_j * score_j    the original's other choice
     number     y = bias + sum_j weight_j * y_j
 
 Weights are at least zero and are fitted to held-out rows, by maximum likelihood with a pull:

@@ -64,7 +64,7 @@ def _head(report: Report) -> str:
 
 def _meaning(report: Report) -> str:
     target = f"<code>{escape(report.target)}</code>"
-    unseen = "All figures come from rows that the model had not learned from."
+    unseen = "These rows are taken as new to the model: nobody can promise what it has seen."
     if report.task == "binary":
         return (
             f"A row is bad where {target} is {escape(report.positive)}; a score is the "

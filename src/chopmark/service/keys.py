@@ -12,10 +12,11 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from chopmark.errors import StoreError
+from chopmark.service.answers import Header, Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,18 @@ class KeyRing:
         digest = self._hash(header[7:].strip())
         # Each is compared in full, so that the time tells nothing.
         return sum(hmac.compare_digest(digest, known) for known in self._hashes.values()) > 0
+
+    def admit(self, headers: Iterable[Header]) -> None:
+        """Raise the `Refusal` of a request whose headers carry none of the keys."""
+        key = next((value for name, value in headers if name == b"authorization"), None)
+        if not self.admits(key):
+            raise Refusal(
+                401,
+                "unauthorized",
+                "expected the header `Authorization: Bearer <key>` with a key of this service, "
+                + ("got none" if key is None else "got another one"),
+                headers=((b"www-authenticate", b"Bearer"),),
+            )
 
     def _hash(self, key: bytes) -> bytes:
         return hmac.digest(self._salt, key, "sha256")

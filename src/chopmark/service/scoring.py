@@ -18,7 +18,7 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from chopmark.models import ClassScorer, load_scorer
 from chopmark.models.blended import TableScorer
 from chopmark.models.encoder import Encoder
-from chopmark.service.answers import Header, Receive, Refusal, Scope, Send, answer, refusal_of
+from chopmark.service.answers import Receive, Refusal, Scope, Send, answer, refusal_of
 from chopmark.service.app import check_head
 from chopmark.service.bodies import read_body
 from chopmark.service.keys import KeyRing, open_keys
@@ -131,7 +131,8 @@ class ScoringService:
         if path == "/healthz":
             _check_method(scope)
             return b'{"alive":true}'
-        self._admit(headers)
+        if self._keys is not None:
+            self._keys.admit(headers)
         _check_method(scope)
         if path == "/v1/model":
             return self._model
@@ -201,19 +202,6 @@ class ScoringService:
             missing=missing,
             ignored=ignored,
         )
-
-    def _admit(self, headers: Iterable[Header]) -> None:
-        if self._keys is None:
-            return
-        key = next((value for name, value in headers if name == b"authorization"), None)
-        if not self._keys.admits(key):
-            raise Refusal(
-                401,
-                "unauthorized",
-                "expected the header `Authorization: Bearer <key>` with a key of this service, "
-                + ("got none" if key is None else "got another one"),
-                headers=((b"www-authenticate", b"Bearer"),),
-            )
 
 
 def describe(scorer: TableScorer | ClassScorer) -> dict[str, Any]:

@@ -19,7 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 
-from chopmark.errors import DeclarationError, InvalidInput, InvalidTable, did_you_mean
+from chopmark.errors import (
+    ArtifactError,
+    DeclarationError,
+    InvalidInput,
+    InvalidTable,
+    did_you_mean,
+)
 from chopmark.models import (
     ArtifactScorer,
     ClassScorer,
@@ -47,7 +53,7 @@ _CALIBRATIONS = ("platt", "isotonic")
 class EasyML(BaseEstimator):  # type: ignore[misc]
     """A model of tabular data: fit, score, explain, save.
 
-    Each parameter but the last six is also a hook: a subclass sets it as a class attribute.
+    The first eight parameters are also hooks: a subclass sets them as class attributes.
 
     Parameters
     ----------
@@ -69,7 +75,7 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
         will meet them, and all dates are also read as days before it.
     groups
         Column that names whom a row is about: nobody is then on both sides of a split. It is
-        not read.
+        not read. Not together with `time`.
     costs
         Cost of a bad row that is missed and of a false alarm: where `predict` draws the line.
     budget
@@ -199,6 +205,7 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
             positive=self.positive,
             sample=self.sample,
             feature_hashes=feature_hashes or {},
+            costs=self.costs,
             created=created,
             on_progress=on_progress,
         )
@@ -239,7 +246,9 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
         return found
 
     def explain(self, table: Table, *, of: Class | None = None) -> Contributions:
-        """Shapley values of the columns in `reads`, in log-odds, of each row's score.
+        """What each column in `reads` did to each row's score, in log-odds (or the number's unit).
+
+        Shapley values: exact of trees and lookup tables, Deep SHAP of a network.
 
         Parameters
         ----------
@@ -275,8 +284,12 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
         """
         loaded = cls()
         artifact = artifacts.read(path)
+        if artifact.family == "blend":
+            raise ArtifactError(f"`{path}` holds a blend of models: load it with EasyBlend.load")
         kind = ClassScorer if artifact.family == CLASSES else ArtifactScorer
         loaded._scorer = kind(artifact)
+        missed, alarm = loaded.training.get("costs", (1.0, 1.0))
+        loaded.costs = (float(missed), float(alarm))
         return loaded
 
     @property
@@ -361,6 +374,11 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
             raise DeclarationError(
                 f"expected one of {', '.join(_CALIBRATIONS)} as calibration, got "
                 f"`{self.calibration}`" + did_you_mean(self.calibration, _CALIBRATIONS)
+            )
+        if self.time and self.groups:
+            raise DeclarationError(
+                "expected rows to be held out by `time` or by `groups`, got both: held out by "
+                "time, a group may stand on both sides"
             )
         positive = {
             "costs": min(self.costs),

@@ -53,6 +53,7 @@ def fit_artifact(
     positive: Class | None,
     sample: int | None,
     feature_hashes: Mapping[str, str],
+    costs: tuple[float, float],
     created: datetime | None,
     on_progress: Progress | None,
 ) -> ArtifactScorer | ClassScorer:
@@ -77,6 +78,7 @@ def fit_artifact(
         "groups": recipe.groups,
         "seed": recipe.seed,
         "calibration": recipe.calibration,
+        "costs": list(costs),
     }
     if created is not None:
         training["created"] = created.isoformat()

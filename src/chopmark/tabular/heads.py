@@ -14,27 +14,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from chopmark.errors import InvalidTable
 from chopmark.models import Calibration, Column, Combination, Encoder, Kind
 from chopmark.models.artifact import Artifact
 from chopmark.models.scorers import FAMILY
-from chopmark.models.splits import Split, folds, forward, group_folds, out_of_time, stratified
+from chopmark.models.splits import Split
 from chopmark.tabular.gates import gated
-from chopmark.tabular.kinds import deduce
+from chopmark.tabular.holdout import held_out_parts
 from chopmark.tabular.portfolio import Blend, Learner, Progress, learn
 from chopmark.tabular.problem import Objective, Problem
 from chopmark.tabular.target_means import fit_encoder
 from chopmark.tabular.transforms import make_encoder
-
-SMALL_TABLE = 20_000
-"""Rows below which folds are affordable; larger tables hold out one fifth."""
-
-FEW_OF_A_LABEL = 1_000
-"""Rows of the rarer label below which a larger table takes folds as well: a fifth of so few
-says little about when to stop and whom to believe."""
-
-_NUM_FOLDS = 5
-_HELD_OUT_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +129,15 @@ def fit_head(
     if objective == "number":
         center, scale = float(y.mean()), float(y.std())
     target = (y - center) / scale
-    parts = _parts(frame, y, recipe, objective, num_train)
+    parts = held_out_parts(
+        frame,
+        y,
+        objective=objective,
+        time=recipe.time,
+        groups=recipe.groups,
+        num_train=num_train,
+        seed=recipe.seed,
+    )
     train = frame if num_train is None else frame[:num_train]
     encoder = make_encoder(
         train,
@@ -240,75 +237,3 @@ def _weights(
         return None
     weight = (len(y) - y.sum()) / y.sum() if class_weight == "balanced" else class_weight
     return np.where(y == 1.0, float(weight), 1.0)
-
-
-def _parts(
-    frame: pl.DataFrame,
-    y: NDArray[np.float64],
-    recipe: Recipe,
-    objective: Objective,
-    num_train: int | None,
-) -> list[Split]:
-    """Which rows are held out: the given ones, later ones, whole groups, or any."""
-    if num_train is not None:
-        rows = np.arange(len(y))
-        return [Split(train=rows[:num_train], test=rows[num_train:])]
-    # Numbers are spread evenly over the folds by their tenth.
-    labels = y if objective == "binary" else _tenths(y)
-    rarer = min(y.sum(), len(y) - y.sum()) if objective == "binary" else len(y)
-    large = len(y) >= SMALL_TABLE and rarer >= FEW_OF_A_LABEL
-    if recipe.time:
-        times = times_of(frame, recipe.time)
-        if large:
-            return _learnable([out_of_time(times, test_share=_HELD_OUT_SHARE)], y, recipe.time)
-        return _learnable(list(forward(times)), y, recipe.time)
-    if recipe.groups:
-        names = frame.get_column(recipe.groups).cast(pl.String).fill_null("").to_numpy()
-        count = min(_NUM_FOLDS, len(np.unique(names)))
-        found = list(group_folds(names, count=count, seed=recipe.seed))
-        return _learnable(found[:1] if large else found, y, recipe.groups)
-    if large:
-        return [stratified(labels, test_share=_HELD_OUT_SHARE, seed=recipe.seed)]
-    rarest = int(np.unique(labels, return_counts=True)[1].min())
-    return list(folds(labels, count=min(_NUM_FOLDS, max(rarest, 2)), seed=recipe.seed))
-
-
-def times_of(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
-    """(n,) when each row was, as a number that rises with time.
-
-    Raises
-    ------
-    InvalidTable
-        If the column is neither dates nor numbers, or a value is missing.
-    """
-    series = frame.get_column(name)
-    numeric = series.dtype.is_numeric()
-    column = deduce(series, hint="number" if numeric else "date")
-    if not isinstance(column, Column):
-        raise InvalidTable(f"expected dates or numbers in the time column `{name}`")
-    times = Encoder(columns=[column]).base_table(frame)[:, 0]
-    missing = int(np.isnan(times).sum())
-    if missing:
-        raise InvalidTable(
-            f"expected a date or a number in every row of the time column `{name}`, got "
-            f"{missing} rows without one"
-        )
-    return times
-
-
-def _tenths(y: NDArray[np.float64]) -> NDArray[np.int64]:
-    edges = np.unique(np.quantile(y, np.linspace(0.1, 0.9, 9)))
-    tenths: NDArray[np.int64] = np.searchsorted(edges, y)
-    return tenths
-
-
-def _learnable(parts: list[Split], y: NDArray[np.float64], by: str) -> list[Split]:
-    """The parts from whose training rows something can be learned: two labels at least."""
-    good = [part for part in parts if np.ptp(y[part.train]) > 0 and len(part.test)]
-    judged = np.concatenate([y[part.test] for part in good]) if good else np.empty(0)
-    if len(judged) == 0 or np.ptp(judged) == 0:
-        raise InvalidTable(
-            f"held out by `{by}`, no part has rows of both labels to learn from and to judge by; "
-            "give more rows, or another column"
-        )
-    return good

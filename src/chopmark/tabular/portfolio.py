@@ -105,9 +105,11 @@ def learners_of(model: str | Sequence[str]) -> dict[str, Learner]:
         if family not in FAMILIES:
             known = (*PRESETS, *FAMILIES)
             raise DeclarationError(
-                f"expected one or several of {', '.join(known)} as the model, got `{family}`"
+                f"expected one or several families as the model, got `{family}`"
                 + did_you_mean(str(family), known)
             )
+    if len(set(families)) < len(families):
+        raise DeclarationError(f"expected each family once in a model, got {', '.join(families)}")
     if not families:
         raise DeclarationError("expected at least one family as the model, got none")
     tables = [family for family in families if family in _LOOKUP_TABLES]

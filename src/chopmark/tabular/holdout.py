@@ -1,0 +1,123 @@
+"""Which rows are held out: the ones given, later ones, whole groups, or any in turn.
+
+Serves A16 of the requirements.
+"""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from chopmark.errors import InvalidTable, did_you_mean
+from chopmark.models import Column, Encoder
+from chopmark.models.splits import Split, folds, forward, group_folds, out_of_time, stratified
+from chopmark.tabular.kinds import deduce
+from chopmark.tabular.problem import Objective
+
+SMALL_TABLE = 20_000
+"""Rows below which folds are affordable; larger tables hold out one fifth."""
+
+FEW_OF_A_LABEL = 1_000
+"""Rows of the rarer label below which a larger table takes folds as well: a fifth of so few
+says little about when to stop and whom to believe."""
+
+_NUM_FOLDS = 5
+_HELD_OUT_SHARE = 0.2
+
+
+def held_out_parts(
+    frame: pl.DataFrame,
+    y: NDArray[np.float64],
+    *,
+    objective: Objective,
+    time: str,
+    groups: str,
+    num_train: int | None,
+    seed: int,
+) -> list[Split]:
+    """The splits by which learners stop, are weighed and calibrated.
+
+    Parameters
+    ----------
+    frame, y
+        (n,) rows and labels 0.0 or 1.0, or numbers.
+    time, groups
+        Column by which later rows, or whole groups, are held out; "" is none.
+    num_train
+        The rows from this one on are held out, whatever the columns say.
+
+    Raises
+    ------
+    InvalidTable
+        If the table lacks the column, a time is missing, or no part can be learned from.
+    """
+    if num_train is not None:
+        rows = np.arange(len(y))
+        return [Split(train=rows[:num_train], test=rows[num_train:])]
+    # Numbers are spread evenly over the folds by their tenth.
+    labels = y if objective == "binary" else _tenths(y)
+    rarer = min(y.sum(), len(y) - y.sum()) if objective == "binary" else len(y)
+    large = len(y) >= SMALL_TABLE and rarer >= FEW_OF_A_LABEL
+    if time:
+        times = times_of(frame, time)
+        if large:
+            return _learnable([out_of_time(times, test_share=_HELD_OUT_SHARE)], y, time)
+        return _learnable(list(forward(times)), y, time)
+    if groups:
+        names = _column(frame, groups, "groups").cast(pl.String).fill_null("").to_numpy()
+        count = min(_NUM_FOLDS, len(np.unique(names)))
+        found = list(group_folds(names, count=count, seed=seed))
+        return _learnable(found[:1] if large else found, y, groups)
+    if large:
+        return [stratified(labels, test_share=_HELD_OUT_SHARE, seed=seed)]
+    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    return list(folds(labels, count=min(_NUM_FOLDS, max(rarest, 2)), seed=seed))
+
+
+def times_of(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
+    """(n,) when each row was, as a number that rises with time.
+
+    Raises
+    ------
+    InvalidTable
+        If the column is neither dates nor numbers, or a value is missing.
+    """
+    series = _column(frame, name, "time")
+    numeric = series.dtype.is_numeric()
+    column = deduce(series, hint="number" if numeric else "date")
+    if not isinstance(column, Column):
+        raise InvalidTable(f"expected dates or numbers in the time column `{name}`")
+    times = Encoder(columns=[column]).base_table(frame)[:, 0]
+    missing = int(np.isnan(times).sum())
+    if missing:
+        raise InvalidTable(
+            f"expected a date or a number in every row of the time column `{name}`, got "
+            f"{missing} rows without one"
+        )
+    return times
+
+
+def _column(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
+    if name not in frame.columns:
+        raise InvalidTable(
+            f"`{what}` names column `{name}`, which the table lacks"
+            + did_you_mean(name, frame.columns)
+        )
+    return frame.get_column(name)
+
+
+def _tenths(y: NDArray[np.float64]) -> NDArray[np.int64]:
+    edges = np.unique(np.quantile(y, np.linspace(0.1, 0.9, 9)))
+    tenths: NDArray[np.int64] = np.searchsorted(edges, y)
+    return tenths
+
+
+def _learnable(parts: list[Split], y: NDArray[np.float64], by: str) -> list[Split]:
+    """The parts from whose training rows something can be learned: two labels at least."""
+    good = [part for part in parts if np.ptp(y[part.train]) > 0 and len(part.test)]
+    judged = np.concatenate([y[part.test] for part in good]) if good else np.empty(0)
+    if len(judged) == 0 or np.ptp(judged) == 0:
+        raise InvalidTable(
+            f"held out by `{by}`, no part has rows of both labels to learn from and to judge by; "
+            "give more rows, or another column"
+        )
+    return good

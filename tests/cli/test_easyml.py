@@ -300,7 +300,9 @@ def test_more_classes_and_numbers(easyml, table, tmp_path):
     code, shown, _ = easyml("explain", out, table, "--of", "ng")
     assert code == 0
     assert f"score {found['score ng'][0]:.4f}" in shown
-    assert_one_line(easyml("explain", out, table), "one of de, fr, ng as --of, got None")
+    assert_one_line(
+        easyml("explain", out, table), "choose the one to explain with --of, one of de, fr, ng"
+    )
 
     assert easyml(*train, out, "--target", "amount", "--drop", "id")[0] == 0
     code, shown, _ = easyml("evaluate", out, table, "--target", "amount")

@@ -334,3 +334,18 @@ def test_terms_that_point_outside_are_refused(tmp_path, name, value, message):
     an_artifact(arrays=arrays).save(path)
     with pytest.raises(ArtifactError, match=message):
         load_scorer(path)
+
+
+_HOSTILE_HEADS = (
+    "{'descr': ('",
+    "{'descr': (), 'fortran_order': False, 'shape': (1,), }",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (0, 2**70), }",
+)
+
+
+@pytest.mark.parametrize("head", _HOSTILE_HEADS)
+def test_an_array_with_a_hostile_head_is_refused(head):
+    text = head.encode().ljust(117) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    with pytest.raises(ArtifactError, match="is no plain array"):
+        artifacts._array(content, "a", "b")

@@ -90,6 +90,9 @@ def test_patterns_that_take_little_time(pattern):
 @pytest.mark.parametrize(
     "pattern",
     [
+        "(a+)(?#)+b",
+        "(?x)(a+) +b",
+        "(a*)a*a*a*b",
         "(a+)+b",
         "(a|aa)*b",
         "((a?)b*){9}",

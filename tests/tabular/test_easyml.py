@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -198,7 +199,17 @@ def test_what_else_is_refused(payments, tmp_path):
         EasyML(model="tree")
     with pytest.raises(DeclarationError, match="as calibration, got `none`"):
         EasyML(calibration="none")
-    for wrong in ({"budget": 0}, {"costs": (1.0, -1.0)}, {"class_weight": 0.0}, {"sample": 0}):
+    for wrong in ({"sample": 0.5}, {"seed": -1}, {"threads": 1.5}):
+        with pytest.raises(DeclarationError, match=r"whole number|a seed from 0"):
+            EasyML(**wrong)
+    for wrong in (
+        {"budget": 0},
+        {"class_weight": "bal"},
+        {"class_weight": float("inf")},
+        {"costs": (1.0, -1.0)},
+        {"class_weight": 0.0},
+        {"sample": 0},
+    ):
         with pytest.raises(DeclarationError, match=f"expected `{next(iter(wrong))}` above zero"):
             EasyML(**wrong)
     with pytest.raises(InvalidInput, match="not fitted"):
@@ -372,7 +383,7 @@ def test_held_out_by_time_and_by_group(seasons):
     assert by_time.training["time"] == "at"
     by_group = EasyML(model="linear", target="bad", groups="person").fit(train)
     assert "person" not in by_group.reads
-    with pytest.raises(InvalidTable, match="no part has rows of both labels"):
+    with pytest.raises(InvalidTable, match="no part has rows of all labels"):
         EasyML(model="linear", target="bad", time="at").fit(
             train.sort("bad").with_columns(at=pl.Series(np.arange(train.height)))
         )
@@ -447,3 +458,58 @@ def test_the_habits_of_scikit_learn(payments):
         EasyML().fit(payments, y)
     with pytest.raises(InvalidTable, match="expected 900 labels"):
         EasyML().fit(payments.drop("target"), y[:10])
+
+
+def test_held_out_rows_of_several_classes_are_the_same_for_all():
+    """One split for all classes: each row is judged by models that had not seen it, or not."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 3, 21_000)
+    table = pl.DataFrame({"x": rng.normal(size=21_000), "target": [f"kind {k}" for k in kinds]})
+    held_out = EasyML(model="prior").fit(table).training["held_out"]
+    assert held_out["log_loss"] == pytest.approx(np.log(3), abs=0.01)
+    late = table[:600].with_columns(
+        day=pl.Series(np.arange(600)),
+        target=pl.Series(np.where(np.arange(600) < 350, kinds[:600] % 2, kinds[:600]).astype(str)),
+    )
+    found = EasyML(model="prior", time="day").fit(late).training["held_out"]
+    assert 0.5 < found["log_loss"] < 3.0
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"task": "guess"},
+        {"classes": 5},
+        {"classes": [0]},
+        {"classes": [[0], [1]]},
+        {"task": "regression", "classes": []},
+        {"weights": ["linear"]},
+        {"importance": "all"},
+        {"costs": [1.0]},
+        {"costs": [0, 1]},
+    ],
+)
+def test_a_record_that_is_not_of_easyml_is_refused(changed, payments, tmp_path):
+    artifact = EasyML(model="prior").fit(payments).scorer.artifact
+    training = {**artifact.header["training"], **changed} if changed else {}
+    path = tmp_path / "foreign.chopmark"
+    replace(artifact, header={**artifact.header, "training": training}).save(path)
+    with pytest.raises(ArtifactError, match="record of its training is not EasyML's"):
+        EasyML.load(path)
+
+
+def test_numbers_that_cannot_be_told_apart(seasons):
+    flat = seasons.select("x", amount=pl.when(pl.int_range(pl.len()) < 5).then(9.0).otherwise(0.5))
+    for table, options in (
+        (flat.with_columns(amount=pl.Series([0.5] * 1_199 + [9.0])), {"sample": 30, "seed": 1}),
+        (seasons.select("x", amount=pl.col("amount") * 1e300), {}),
+        (seasons.select("x", amount=pl.col("amount") * 1e-300), {}),
+    ):
+        with pytest.raises(InvalidTable, match="expected numbers in `amount` that differ"):
+            EasyML(target="amount", task="regression", **options).fit(table)
+
+
+def test_the_label_is_not_read_again(payments):
+    with pytest.raises(DeclarationError, match="reads the label"):
+        EasyML(extra=(Column(name="target", kind="number"),)).fit(payments)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from chopmark.models.splits import Split
+from chopmark.models.splits import Split, folds
 from chopmark.tabular import EasyML, gates, heads
 from chopmark.tabular.gates import gated
 from chopmark.tabular.heads import Recipe, fit_head
@@ -26,7 +26,7 @@ def through_the_gate(monkeypatch):
             heads, "gated", lambda *ready, workers: seen.append(ready) or gated(*ready)
         )
         recipe = Recipe(learners=learners_of("prior"), columns={}, extra=(), target="target")
-        head = fit_head(frame, y, recipe)
+        head = fit_head(frame, y, recipe, parts=list(folds(y, count=5)))
         return seen[0], head.encoder
 
     return fit

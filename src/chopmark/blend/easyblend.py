@@ -230,7 +230,10 @@ class EasyBlend:
             raise ArtifactError(f"`{path}` holds no blend; load it as the model that it is")
         loaded = cls.__new__(cls)
         loaded.models, loaded._scorer = {}, scorer
-        loaded.mode, loaded.second = scorer.training["mode"], scorer.training["second"]
+        try:
+            loaded.mode, loaded.second = scorer.training["mode"], scorer.training["second"]
+        except KeyError as error:
+            raise ArtifactError(f"`{path}` does not say the {error} of its blend") from error
         return loaded
 
     @property

@@ -43,7 +43,7 @@ class Order:
         if self.time is not None:
             return out_of_time(times_of(frame, self.time), test_share=share)
         if self.groups is not None:
-            return by_group(_column(frame, self.groups).to_numpy(), test_share=share, seed=seed)
+            return by_group(_names(frame, self.groups), test_share=share, seed=seed)
         return stratified(y, test_share=share, seed=seed)
 
     def folded(
@@ -53,7 +53,7 @@ class Order:
         if self.time is not None:
             return list(forward(times_of(frame, self.time), count=count))
         if self.groups is not None:
-            entities = _column(frame, self.groups).to_numpy()
+            entities = _names(frame, self.groups)
             return list(group_folds(entities, count=count, seed=seed))
         return list(folds(y, count=int(min(count, y.sum(), len(y) - y.sum())), seed=seed))
 
@@ -157,6 +157,12 @@ def check_apart(frame: pl.DataFrame, valid: pl.DataFrame) -> None:
             f"{num_shared} of {valid.height} validation rows are rows of the training table too, "
             "so that they cannot judge it; leave them out of one of the two"
         )
+
+
+def _names(frame: pl.DataFrame, name: str) -> NDArray[np.object_]:
+    """(n,) names of entities; the missing are one entity."""
+    names: NDArray[np.object_] = _column(frame, name).cast(pl.String).fill_null("").to_numpy()
+    return names
 
 
 def _column(frame: pl.DataFrame, name: str) -> pl.Series:

@@ -153,6 +153,8 @@ class Additive:
 
     def _check(self, num_encoded: int) -> None:
         terms = self.terms
+        if any(array.ndim != 1 for array in (terms, self.edges, self.weights)):
+            raise ArtifactError("the artifact's terms are broken: expected flat arrays")
         num_edges = np.maximum(terms["num_edges"], 0).astype(np.int64)
         # A category needs the codes 0 and 1; a number one weight more than edges.
         enough = np.where(terms["num_edges"] < 0, 2, num_edges + 1)

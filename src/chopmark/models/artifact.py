@@ -19,6 +19,7 @@ import math
 import os
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -45,6 +46,11 @@ _MANIFEST = "manifest.json"
 _HEADER = "header.json"
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What Python's zipfile raises for bytes that were changed by someone who knows the format.
+# What numpy raises on headers that are not of its making.
+_BROKEN_NPY = (
+    ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, RecursionError, MemoryError,
+    tokenize.TokenError,
+)  # fmt: skip
 _BROKEN_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
@@ -329,7 +335,7 @@ def _array(content: bytes, name: str, where: str) -> NDArray[np.generic]:
             raise ValueError(f"shape {shape} does not fit its {len(content)} bytes")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except _BROKEN_NPY as error:
         raise ArtifactError(f"`{where}`: member `{name}` is no plain array: {error}") from error
 
 
@@ -351,4 +357,8 @@ def _parsed(content: bytes, where: str) -> dict[str, Any]:
         raise ArtifactError(f"`{where}` holds JSON that cannot be read: {error}") from error
     if not isinstance(parsed, dict):
         raise ArtifactError(f"`{where}` holds JSON that is no object")
+    try:
+        _json(parsed)
+    except ValueError as error:  # half of a surrogate pair, NaN, infinity
+        raise ArtifactError(f"`{where}` holds JSON that cannot be written: {error}") from error
     return parsed

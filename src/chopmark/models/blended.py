@@ -35,6 +35,7 @@ _Pick: TypeAlias = Callable[[Sequence[Value]], Sequence[Value]]
 _Explain: TypeAlias = Callable[[Sequence[Value]], tuple[float, NDArray[np.float64]]]
 
 _NEAR = 1e-9
+_LARGEST = 1e6
 
 
 class TableScorer(Scorer, Protocol):
@@ -332,7 +333,7 @@ def _secant(rise: float, run: float, slope: float) -> float:
 
 def _names(artifact: Artifact, scorers: Mapping[str, TableScorer]) -> tuple[str, ...]:
     names = artifact.header.get("names")
-    if not isinstance(names, list) or not names or sorted(map(str, names)) != sorted(scorers):
+    if not isinstance(names, list) or not names or {*map(repr, names)} != {*map(repr, scorers)}:
         raise ArtifactError(
             f"the blend names the parts {names} and holds {sorted(scorers)}; expected the same"
         )
@@ -353,10 +354,11 @@ def _layer(artifact: Artifact, num_parts: int) -> tuple[Vector, float, float, bo
     except KeyError as error:
         raise ArtifactError(f"the blend lacks its array {error}") from error
     good = weights.shape == (num_parts,) and layer.shape == (2,)
-    if not good or not np.isfinite([*weights, *layer]).all() or weights.min() < 0:
+    # Beyond this a sum has no digits left for what is explained.
+    if not good or not (np.abs([*weights, *layer]) <= _LARGEST).all() or weights.min() < 0:
         raise ArtifactError(
             f"the blend's second layer is broken: expected {num_parts} weights of at least "
-            "zero, a bias and a limit, all finite"
+            f"zero, a bias and a limit, none beyond {_LARGEST:g}"
         )
     if not 0.0 < layer[1] <= LOG_ODDS_LIMIT:
         raise ArtifactError(f"the blend's limit is {layer[1]:g}; expected 0 to {LOG_ODDS_LIMIT:g}")

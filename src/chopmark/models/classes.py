@@ -55,14 +55,23 @@ class ClassScorer:
         self.classes: tuple[str | int | float, ...] = tuple(
             self.training["classes"] if isinstance(self.training.get("classes"), list) else ()
         )
+        plain = all(type(label) in (str, int, float, bool) for label in self.classes)
+        if not plain or len(set(self.classes)) != len(self.classes) or len(self.classes) < 3:
+            raise ArtifactError(
+                f"the artifact has classes {list(self.classes)}; expected three or more different "
+                "texts or numbers"
+            )
         if sorted(artifact.parts) != sorted(str(code) for code in range(len(self.classes))):
             raise ArtifactError(
                 f"the artifact has classes {list(self.classes)} and the parts "
-                f"{sorted(artifact.parts)}; expected one part for each class, at least three"
+                f"{sorted(artifact.parts)}; expected one part for each class"
             )
         self.questions = tuple(
             ArtifactScorer(artifact.parts[str(code)]) for code in range(len(self.classes))
         )
+        if not all(question.is_probability for question in self.questions):
+            raise ArtifactError("a part of the artifact gives numbers; expected probabilities")
+        section(artifact.header, "feature_hashes")
         self.reads = tuple(dict.fromkeys(name for q in self.questions for name in q.reads))
         places = {name: place for place, name in enumerate(self.reads)}
         self._places = [[places[name] for name in q.reads] for q in self.questions]

@@ -250,6 +250,8 @@ class Encoder:
             If the description is not of an encoder.
         """
         try:
+            if not data["columns"]:
+                raise ValueError("it reads no column")
             return cls(
                 columns=[column_from_json(item) for item in data["columns"]],
                 combinations=[combination_from_json(item) for item in data["combinations"]],

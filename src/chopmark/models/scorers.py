@@ -102,6 +102,11 @@ class ArtifactScorer:
         return section(self.artifact.header, "training")
 
     @property
+    def is_probability(self) -> bool:
+        """Whether scores are probabilities, else numbers."""
+        return self._logit
+
+    @property
     def bias(self) -> float:
         """Calibrated log-odds (or the number) of an average row."""
         return self._bias

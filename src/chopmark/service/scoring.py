@@ -106,7 +106,7 @@ class ScoringService:
         self.scorer = scorer
         self._keys = keys
         self._known = frozenset(scorer.reads)
-        self._is_number = scorer.training.get("task") == "regression"
+        self._is_number = not getattr(scorer, "is_probability", True)
         self._model = _encode(describe(scorer))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,6 +8,7 @@ what it knows better as class attributes and gets every improvement of this clas
 Serves A1, A2, A8 to A18 and A21 of the requirements.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ from chopmark.models.encoder import num_cores
 from chopmark.tabular.fitting import fit_artifact
 from chopmark.tabular.heads import Recipe
 from chopmark.tabular.portfolio import Progress, learners_of
+from chopmark.tabular.record import check_record
 from chopmark.tabular.tables import frame_of
 from chopmark.tabular.targets import Class, Task
 
@@ -288,8 +290,10 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
             raise ArtifactError(f"`{path}` holds a blend of models: load it with EasyBlend.load")
         kind = ClassScorer if artifact.family == CLASSES else ArtifactScorer
         loaded._scorer = kind(artifact)
-        missed, alarm = loaded.training.get("costs", (1.0, 1.0))
-        loaded.costs = (float(missed), float(alarm))
+        check_record(loaded.training, loaded.scorer)
+        if "costs" in loaded.training:
+            missed, alarm = loaded.training["costs"]
+            loaded.costs = (float(missed), float(alarm))
         return loaded
 
     @property
@@ -388,8 +392,13 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
             "threads": self.threads,
         }
         for name, value in positive.items():
-            if value is not None and not value > 0:
+            if value is not None and not (_is_number(value) and 0 < value < math.inf):
                 raise DeclarationError(f"expected `{name}` above zero, got {value}")
+        for name, value in {"sample": self.sample, "threads": self.threads}.items():
+            if value is not None and not isinstance(value, int):
+                raise DeclarationError(f"expected a whole number as `{name}`, got {value!r}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            raise DeclarationError(f"expected a seed from 0 to 2**31 - 1, got {self.seed!r}")
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._scorer is not None
@@ -400,6 +409,10 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
         tags.target_tags.required = False
         tags.input_tags.string = tags.input_tags.categorical = tags.input_tags.allow_nan = True
         return tags
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _with_labels(frame: pl.DataFrame, y: ArrayLike | None, target: str) -> pl.DataFrame:

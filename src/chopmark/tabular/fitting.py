@@ -21,6 +21,7 @@ from chopmark.models.classes import CLASSES
 from chopmark.models.drift import Reference
 from chopmark.models.metrics import class_summary, number_summary, summary
 from chopmark.tabular.heads import Head, Recipe, fit_head
+from chopmark.tabular.holdout import held_out_parts
 from chopmark.tabular.leaks import find_leaks
 from chopmark.tabular.portfolio import Progress
 from chopmark.tabular.problem import Objective
@@ -28,6 +29,7 @@ from chopmark.tabular.targets import Class, Target, Task, target_of
 
 _LEAST_ROWS = 20
 _IMPORTANCE_ROWS = 1_000
+_SMALLEST, _LARGEST = 1e-100, 1e100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -151,6 +153,12 @@ def _check_counts(target: Target, name: str) -> None:
     if target.task == "regression":
         if len(target.y) < _LEAST_ROWS:
             raise InvalidTable(f"expected at least {_LEAST_ROWS} rows, got {len(target.y)}")
+        spread = float(np.ptp(target.y / 2))
+        if not _SMALLEST < spread < _LARGEST:
+            raise InvalidTable(
+                f"expected numbers in `{name}` that differ by something between {_SMALLEST:g} and "
+                f"{_LARGEST:g}, got {2 * spread:g} among the rows to learn from; rescale them"
+            )
         return
     counts = np.bincount(target.y.astype(int), minlength=len(target.classes))
     if len(target.y) < _LEAST_ROWS or counts.min() < 2:
@@ -162,6 +170,15 @@ def _check_counts(target: Target, name: str) -> None:
 
 def _heads(rows: _Rows, recipe: Recipe, on_progress: Progress | None) -> list[Head]:
     target = rows.target
+    parts = held_out_parts(
+        rows.frame,
+        target.y,
+        numbers=target.task == "regression",
+        time=recipe.time,
+        groups=recipe.groups,
+        num_train=rows.num_train,
+        seed=recipe.seed,
+    )
     if target.task != "multiclass":
         objective: Objective = "binary" if target.task == "binary" else "number"
         return [
@@ -169,6 +186,7 @@ def _heads(rows: _Rows, recipe: Recipe, on_progress: Progress | None) -> list[He
                 rows.frame,
                 target.y,
                 recipe,
+                parts=parts,
                 objective=objective,
                 num_train=rows.num_train,
                 on_progress=on_progress,
@@ -190,6 +208,7 @@ def _heads(rows: _Rows, recipe: Recipe, on_progress: Progress | None) -> list[He
             rows.frame,
             np.where(target.y == code, 1.0, 0.0),
             replace(recipe, budget=share),
+            parts=parts,
             num_train=rows.num_train,
             on_progress=step(code),
         )
@@ -204,18 +223,9 @@ def _held_out(heads: Sequence[Head], target: Target) -> dict[str, Any]:
         return {"held_out": summary(y, heads[0].held_out)}
     if target.task == "regression":
         return {"held_out": number_summary(y, heads[0].held_out)}
-    # Folds are dealt per label, so each head holds out every row in an order of its own.
-    columns = []
-    for head in heads:
-        column = np.empty(len(target.y))
-        column[head.rows] = head.held_out
-        columns.append(column[np.sort(held_out)])
-    chances = np.column_stack(columns)
-    return {
-        "held_out": class_summary(
-            target.y[np.sort(held_out)], chances / chances.sum(axis=1, keepdims=True)
-        )
-    }
+    # All heads were held out by the same splits, so their rows are in one order.
+    chances = np.column_stack([head.held_out for head in heads])
+    return {"held_out": class_summary(y, chances / chances.sum(axis=1, keepdims=True))}
 
 
 def _choices(head: Head) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from chopmark.models.artifact import Artifact
 from chopmark.models.scorers import FAMILY
 from chopmark.models.splits import Split
 from chopmark.tabular.gates import gated
-from chopmark.tabular.holdout import held_out_parts
 from chopmark.tabular.portfolio import Blend, Learner, Progress, learn
 from chopmark.tabular.problem import Objective, Problem
 from chopmark.tabular.target_means import fit_encoder
@@ -109,6 +108,7 @@ def fit_head(
     y: NDArray[np.float64],
     recipe: Recipe,
     *,
+    parts: Sequence[Split],
     objective: Objective = "binary",
     num_train: int | None = None,
     on_progress: Progress | None = None,
@@ -121,6 +121,8 @@ def fit_head(
         (n,) rows.
     y
         (n,) labels 0.0 or 1.0, or numbers.
+    parts
+        Which rows are held out (`chopmark.tabular.holdout`).
     num_train
         The first so many rows are learned from, those after them are held out and never
         learned from. None holds out folds (or a fifth) in turn and then learns from all rows.
@@ -129,15 +131,6 @@ def fit_head(
     if objective == "number":
         center, scale = float(y.mean()), float(y.std())
     target = (y - center) / scale
-    parts = held_out_parts(
-        frame,
-        y,
-        objective=objective,
-        time=recipe.time,
-        groups=recipe.groups,
-        num_train=num_train,
-        seed=recipe.seed,
-    )
     train = frame if num_train is None else frame[:num_train]
     encoder = make_encoder(
         train,

@@ -11,7 +11,6 @@ from chopmark.errors import InvalidTable, did_you_mean
 from chopmark.models import Column, Encoder
 from chopmark.models.splits import Split, folds, forward, group_folds, out_of_time, stratified
 from chopmark.tabular.kinds import deduce
-from chopmark.tabular.problem import Objective
 
 SMALL_TABLE = 20_000
 """Rows below which folds are affordable; larger tables hold out one fifth."""
@@ -28,7 +27,7 @@ def held_out_parts(
     frame: pl.DataFrame,
     y: NDArray[np.float64],
     *,
-    objective: Objective,
+    numbers: bool,
     time: str,
     groups: str,
     num_train: int | None,
@@ -39,7 +38,9 @@ def held_out_parts(
     Parameters
     ----------
     frame, y
-        (n,) rows and labels 0.0 or 1.0, or numbers.
+        (n,) rows and the codes of their labels, or numbers.
+    numbers
+        Whether y are numbers.
     time, groups
         Column by which later rows, or whole groups, are held out; "" is none.
     num_train
@@ -54,23 +55,25 @@ def held_out_parts(
         rows = np.arange(len(y))
         return [Split(train=rows[:num_train], test=rows[num_train:])]
     # Numbers are spread evenly over the folds by their tenth.
-    labels = y if objective == "binary" else _tenths(y)
-    rarer = min(y.sum(), len(y) - y.sum()) if objective == "binary" else len(y)
-    large = len(y) >= SMALL_TABLE and rarer >= FEW_OF_A_LABEL
+    labels = _tenths(y) if numbers else y
+    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    large = len(y) >= SMALL_TABLE and (numbers or rarest >= FEW_OF_A_LABEL)
     if time:
         times = times_of(frame, time)
         if large:
-            return _learnable([out_of_time(times, test_share=_HELD_OUT_SHARE)], y, time)
-        return _learnable(list(forward(times)), y, time)
+            return _learnable(
+                [out_of_time(times, test_share=_HELD_OUT_SHARE)], y, time, numbers=numbers
+            )
+        return _learnable(list(forward(times)), y, time, numbers=numbers)
     if groups:
         names = _column(frame, groups, "groups").cast(pl.String).fill_null("").to_numpy()
         count = min(_NUM_FOLDS, len(np.unique(names)))
         found = list(group_folds(names, count=count, seed=seed))
-        return _learnable(found[:1] if large else found, y, groups)
+        return _learnable(found[:1] if large else found, y, groups, numbers=numbers)
     if large:
         return [stratified(labels, test_share=_HELD_OUT_SHARE, seed=seed)]
-    rarest = int(np.unique(labels, return_counts=True)[1].min())
-    return list(folds(labels, count=min(_NUM_FOLDS, max(rarest, 2)), seed=seed))
+    count = _NUM_FOLDS if numbers else min(_NUM_FOLDS, max(rarest, 2))
+    return list(folds(labels, count=count, seed=seed))
 
 
 def times_of(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
@@ -111,13 +114,16 @@ def _tenths(y: NDArray[np.float64]) -> NDArray[np.int64]:
     return tenths
 
 
-def _learnable(parts: list[Split], y: NDArray[np.float64], by: str) -> list[Split]:
-    """The parts from whose training rows something can be learned: two labels at least."""
-    good = [part for part in parts if np.ptp(y[part.train]) > 0 and len(part.test)]
+def _learnable(
+    parts: list[Split], y: NDArray[np.float64], by: str, *, numbers: bool
+) -> list[Split]:
+    """The parts whose training rows hold every label, or numbers that differ."""
+    needed = 2 if numbers else len(np.unique(y))
+    good = [part for part in parts if len(np.unique(y[part.train])) >= needed and len(part.test)]
     judged = np.concatenate([y[part.test] for part in good]) if good else np.empty(0)
     if len(judged) == 0 or np.ptp(judged) == 0:
         raise InvalidTable(
-            f"held out by `{by}`, no part has rows of both labels to learn from and to judge by; "
-            "give more rows, or another column"
+            f"held out by `{by}`, no part has rows of all labels to learn from, and of two to "
+            "judge by; give more rows, or another column"
         )
     return good

@@ -74,6 +74,8 @@ def make_encoder(
     read = [_of_time(item, time) for item in found if isinstance(item, Column)]
     made = _differences([item.name for item in read if item.kind == "date"], time)
     read = [reading for item in read for reading in _readings(item)]
+    if any(isinstance(item, Column) and item.name == target for item in extra):
+        raise DeclarationError(f"`extra` reads the label `{target}`; leave it out")
     read += [_learned(item, frame) for item in extra if isinstance(item, Column)]
     made += [item for item in extra if isinstance(item, Combination)]
     dropped = [item for item in found if isinstance(item, Dropped)]

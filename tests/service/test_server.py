@@ -219,7 +219,7 @@ def test_large_and_broken_heads(server: Server) -> None:
 
 
 def test_clients_that_hang_up(server: Server) -> None:
-    """The first trap of the research: a closed connection killed the flusher."""
+    """A closed connection must not kill the flusher."""
     for number in range(100):
         with server.socket() as connection:
             whole = request(f"gone{number}")

@@ -28,7 +28,7 @@ def real_table():
 def real_parts(real_table):
     """A function from a table's name to its training and its test part.
 
-    The split of the research table that the tests compare with: scikit-learn's, not ours.
+    The split of the figures that the tests compare with: scikit-learn's, not ours.
     """
 
     def parts(name):

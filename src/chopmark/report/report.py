@@ -146,7 +146,7 @@ def make_report(
     drift = judged.drift(train)
     encoder: Encoder | None = getattr(model, "encoder", None)
     return Report(
-        title=title or f"How well is `{target}` told?",
+        title=title or f"How well is {target} told?",
         task=judged.task,
         num_rows=table.height,
         target=target,

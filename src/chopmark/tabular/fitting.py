@@ -272,6 +272,8 @@ def _packed(
 
 
 def _leaks(rows: _Rows, head: Head) -> list[dict[str, Any]]:
+    if rows.target.task != "binary":
+        return []
     y = rows.target.y[: rows.train.height]
     return [
         {"column": leak.column, "reason": leak.reason}

@@ -1,4 +1,4 @@
-"""The gate: what was made of the columns must earn its place on rows held out.
+"""The gate: what was made of the columns goes again where it harms on rows held out.
 
 Date differences, target means, scores of texts and hashed values are made for every column
 that could use them. One after the other these groups are left out where a quick model is better

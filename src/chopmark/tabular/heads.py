@@ -129,7 +129,8 @@ def fit_head(
     """
     center, scale = 0.0, 1.0
     if objective == "number":
-        center, scale = float(y.mean()), float(y.std())
+        known = y[:num_train]
+        center, scale = float(known.mean()), float(known.std())
     target = (y - center) / scale
     train = frame if num_train is None else frame[:num_train]
     encoder = make_encoder(
@@ -200,7 +201,8 @@ def _posed(
             Split(train=part.train + place * num_rows, test=part.test + place * num_rows)
             for place, part in enumerate(parts, start=1)
         ]
-    weights = _weights(y, recipe.class_weight) if objective == "binary" else None
+    learned = slice(None) if refit else parts[0].train
+    weights = _weights(y, learned, recipe.class_weight) if objective == "binary" else None
     return fitted, Problem(
         x=x,
         y=np.tile(y, 1 + repeats),
@@ -224,9 +226,12 @@ def _calibrated(
 
 
 def _weights(
-    y: NDArray[np.float64], class_weight: float | Literal["balanced"] | None
+    y: NDArray[np.float64],
+    learned: NDArray[np.int64] | slice,
+    class_weight: float | Literal["balanced"] | None,
 ) -> NDArray[np.float64] | None:
     if class_weight is None:
         return None
-    weight = (len(y) - y.sum()) / y.sum() if class_weight == "balanced" else class_weight
+    bad = float(y[learned].mean())
+    weight = (1.0 - bad) / bad if class_weight == "balanced" else class_weight
     return np.where(y == 1.0, float(weight), 1.0)

@@ -144,6 +144,15 @@ def test_a_large_table_holds_out_one_part(family):
     assert calibration_error(y, model.score(table)) < 0.02
 
 
+def test_other_settings_of_trees_are_for_small_tables():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=20_000)
+    table = {"x": x, "target": (x + rng.normal(size=20_000) > 0).astype(int)}
+    assert list(EasyML(model="trees").fit(table).weights) == ["trees"]
+    small = {name: values[:2_000] for name, values in table.items()}
+    assert len(EasyML(model="trees").fit(small).weights) == 3
+
+
 def test_what_the_artifact_remembers(payments, tmp_path):
     hashes = {"amount_usd": "ab" * 32, "payment number": "cd" * 32}
     created = datetime(2024, 5, 1, tzinfo=UTC)

@@ -21,9 +21,9 @@ from chopmark.models.classes import CLASSES
 from chopmark.models.drift import Reference
 from chopmark.models.metrics import class_summary, number_summary, summary
 from chopmark.tabular.heads import Head, Recipe, fit_head
-from chopmark.tabular.holdout import held_out_parts
+from chopmark.tabular.holdout import held_out_parts, is_large
 from chopmark.tabular.leaks import find_leaks
-from chopmark.tabular.portfolio import Progress
+from chopmark.tabular.portfolio import FOR_SMALL_TABLES, Progress
 from chopmark.tabular.problem import Objective
 from chopmark.tabular.targets import Class, Target, Task, target_of
 
@@ -170,6 +170,7 @@ def _check_counts(target: Target, name: str) -> None:
 
 def _heads(rows: _Rows, recipe: Recipe, on_progress: Progress | None) -> list[Head]:
     target = rows.target
+    recipe = _affordable(rows, recipe)
     parts = held_out_parts(
         rows.frame,
         target.y,
@@ -214,6 +215,15 @@ def _heads(rows: _Rows, recipe: Recipe, on_progress: Progress | None) -> list[He
         )
         for code in range(count)
     ]
+
+
+def _affordable(rows: _Rows, recipe: Recipe) -> Recipe:
+    """The recipe without learners that only help where rows are few."""
+    known = rows.target.y[: rows.train.height]
+    if not is_large(known, numbers=rows.target.task == "regression"):
+        return recipe
+    kept = {name: f for name, f in recipe.learners.items() if name not in FOR_SMALL_TABLES}
+    return replace(recipe, learners=kept)
 
 
 def _held_out(heads: Sequence[Head], target: Target) -> dict[str, Any]:

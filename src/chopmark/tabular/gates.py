@@ -99,6 +99,7 @@ def _losses(problem: Problem, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
             num_boost_round=_MOST_ROUNDS,
             valid_sets=[data.create_valid(x, y)],
             callbacks=[lgb.early_stopping(_PATIENCE, verbose=False)],
+            keep_training_booster=True,
         )
         raw = raw_of(booster, x, rounds=booster.best_iteration, threads=problem.threads)
         losses.append(np.logaddexp(0.0, raw) - y * raw if binary else (raw - y) ** 2)

@@ -83,6 +83,9 @@ FAMILIES: Mapping[str, Mapping[str, Learner]] = MappingProxyType(
 )
 """The learners of each family, in the order in which a budget of time is spent."""
 
+FOR_SMALL_TABLES = frozenset({"trees, shallow", "trees, random cuts"})
+"""Other settings of trees: where rows abound they take half of the time and change nothing."""
+
 _LOOKUP_TABLES = ("prior", "linear", "vw")
 
 PRESETS: Mapping[str, Sequence[str]] = MappingProxyType(

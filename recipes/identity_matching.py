@@ -12,14 +12,12 @@ from typing import ClassVar
 import polars as pl
 
 from chopmark import Similarity
-from chopmark.datasets import ShortNames, simulate
+from chopmark.datasets import ShortNames, candidate_pairs, simulate
 from chopmark.tabular import EasyML
 
-likenesses = [
-    Similarity(left, right, measure)
-    for left, right in (("name", "holder_name"), ("home_address", "billing_address"))
-    for measure in ("jaccard", "levenshtein", "jaro_winkler")
-]
+names, addresses = ("name", "holder_name"), ("home_address", "billing_address")
+measures = ("jaccard", "levenshtein", "jaro_winkler")
+likenesses = [Similarity(*texts, measure) for texts in (names, addresses) for measure in measures]
 
 
 class SamePerson(EasyML):
@@ -35,23 +33,13 @@ def pairs(*, seed: int, num_users: int = 600) -> pl.DataFrame:
     Another seed is another city: no person lives in both.
     """
     simulation = simulate(num_users=num_users, days=30, seed=seed, scenarios=(ShortNames(),))
-    ids = simulation.frame("id_verified").select(
-        "user", "name", "home_address", keys("name", "home_address")
-    )
-    holders = simulation.frame("payment_method_added").select(
-        "holder_name", "billing_address", keys("holder_name", "billing_address"), holder="user"
-    )
-    near = ids.explode("key").join(holders.explode("key"), on="key").drop("key").unique()
-    found = near.sort(near.columns)
+    ids = simulation.frame("id_verified").select("user", "name", "home_address")
+    methods = simulation.frame("payment_method_added")
+    holders = methods.select("holder_name", "billing_address", holder="user")
+    found = candidate_pairs(ids, holders, words=[names], whole=[addresses])
     compared = [
         pl.Series(likeness.name, map(likeness, found[likeness.left], found[likeness.right]))
         for likeness in likenesses
     ]
     same = (pl.col("user") == pl.col("holder")).cast(pl.Int8)
     return found.select("user", "holder", *compared, same_person=same)
-
-
-def keys(name: str, address: str) -> pl.Expr:
-    """The words of a name and the whole address: what two records may meet by."""
-    words = pl.col(name).str.to_lowercase().str.extract_all("[a-z]{2,}")
-    return pl.concat_list(words, pl.col(address)).alias("key")

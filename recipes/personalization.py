@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from chopmark.datasets import simulate
+from chopmark.datasets import count_earlier, simulate
 from chopmark.tabular import EasyML
 
 
@@ -24,7 +24,7 @@ class Opens(EasyML):
 
 
 def messages(*, seed: int, num_users: int = 2000, days: int = 90) -> pl.DataFrame:
-    """One row per message in the order of time, with counts of what happened before it."""
+    """One row per message in the order of time, with counts of what was known before it."""
     simulation = simulate(num_users=num_users, days=days, seed=seed, scenarios=())
     viewed, opened = simulation.frame("page_view"), simulation.frame("notification_opened")
     sent = simulation.frame("notification_sent").sort("happened_at")
@@ -35,13 +35,7 @@ def messages(*, seed: int, num_users: int = 2000, days: int = 90) -> pl.DataFram
         "messages": (sent, ["user"]),
         "opens": (opened, ["user"]),
     }
-    table = sent.with_columns(opened=pl.col("id").is_in(opened["about"].implode()).cast(pl.Int8))
-    for name, (events, by) in counts.items():
-        numbered = pl.int_range(1, pl.len() + 1).over(by).alias(name)
-        past = events.sort("happened_at").select(*by, "happened_at", numbered)
-        table = table.join_asof(
-            past, on="happened_at", by=by, allow_exact_matches=False, check_sortedness=False
-        )
-    shown = table.drop("id", "known_at").with_columns(pl.col(*counts).fill_null(0))
+    label = pl.col("id").is_in(opened["about"].implode()).cast(pl.Int8)
+    table = count_earlier(sent.with_columns(opened=label), counts).drop("id", "known_at")
     share = pl.col("views_of_asset") / pl.col("views")
-    return shown.with_columns(share=share, lift=share / pl.col("views_by_all"))
+    return table.with_columns(share=share, lift=share / pl.col("views_by_all"))

@@ -1,5 +1,7 @@
 """EasyBlend keeps the contract of a model, keeps its layers' rows apart, and tells its weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -115,6 +117,24 @@ def test_a_part_without_weight_is_not_served(purchases, bucket_rates, tmp_path):
     assert blend.reads == ("amount",)
     assert set(blend.held_out) == {"same", "rates", "blend"}
     assert len(blend.scorer.artifact.parts) == 1
+
+
+def test_it_predicts_the_likelier_class(fitted, purchases):
+    assert fitted.classes == (0, 1)
+    found = fitted.predict(purchases)
+    assert set(found.tolist()) == {0, 1} == set(fitted.classes_.tolist())
+    assert np.array_equal(found, fitted.predict_proba(purchases).argmax(axis=1))
+    assert (found == purchases["target"].to_numpy()).mean() > 0.6
+
+
+@pytest.mark.parametrize("name", ["weights", "importance"])
+@pytest.mark.parametrize("found", [None, ["linear"], {"linear": "much"}])
+def test_a_record_that_is_not_of_a_blend_is_refused(name, found, fitted, tmp_path):
+    artifact = fitted.scorer.artifact
+    training = {**artifact.header["training"], name: found}
+    replace(artifact, header={**artifact.header, "training": training}).save(tmp_path / "b")
+    with pytest.raises(ArtifactError, match=f"expected numbers as the {name}"):
+        EasyBlend.load(tmp_path / "b")
 
 
 def test_the_given_models_stay_unfitted(purchases, bucket_rates):

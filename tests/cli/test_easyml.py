@@ -8,14 +8,18 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import numpy as np
 import polars as pl
 import pytest
 
+from chopmark.blend import EasyBlend
 from chopmark.cli import main
-from chopmark.models import load_scorer
+from chopmark.models import Additive, Term, load_scorer
+from chopmark.tabular import EasyML
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked:UserWarning")
 
@@ -313,13 +317,135 @@ def test_more_classes_and_numbers(easyml, table, tmp_path):
     assert "number" in easyml("explain", out, table)[1]
 
 
-@pytest.mark.parametrize("keys", [True, False])
-def test_a_model_is_served(model, tmp_path, keys):
-    told = tmp_path / "told"
+@pytest.fixture(scope="module")
+def classes(table):
+    """A model of three countries, beside the table."""
+    path = table.with_name("countries.chopmark")
+    fitted = EasyML(model="linear", target="country").fit(pl.read_csv(table))
+    fitted.save(path)
+    return path
+
+
+def test_a_model_of_several_classes_is_told_judged_and_exported(easyml, table, classes, tmp_path):
+    fitted = EasyML.load(classes)
+    code, shown, _ = easyml("describe", classes)
+    assert code == 0
+    for words in ("multiclass (de, fr, ng)", fitted.scorer.hash, "log_loss", "amount", "number"):
+        assert words in shown
+    told = json.loads(easyml("describe", classes, "--json")[1])
+    assert told["classes"] == ["de", "fr", "ng"]
+    assert told["kinds"].keys() == set(told["reads"]) == set(fitted.reads)
+
+    page = tmp_path / "page.html"
+    code, shown, _ = easyml("evaluate", classes, table, "--target", "country", "--report", page)
+    assert code == 0
+    frame = pl.read_csv(table)
+    right = (fitted.predict(frame) == frame["country"].to_numpy()).mean()
+    assert metric(shown, "accuracy") == pytest.approx(right, abs=5e-5)
+    assert page.exists()
+
+    reasons = tmp_path / "reasons.csv"
+    code, _, _ = easyml("explain", classes, table, "--of", "fr", "--top", 99, "--out", reasons)
+    assert code == 0
+    found = pl.read_csv(reasons).group_by("row", "score").agg(pl.col("contribution").sum())
+    found = found.sort("row")
+    assert found["score"].to_list() == fitted.predict_proba(frame)[:, 1].tolist()
+    own = fitted.scorer.questions[1]
+    log_odds = own.bias + found["contribution"].to_numpy()
+    assert 1 / (1 + np.exp(-log_odds)) == pytest.approx(own.score(frame), abs=1e-9)
+
+    pytest.importorskip("onnx")
+    assert easyml("export", classes, tmp_path / "c.onnx")[0] == 0
+    assert (tmp_path / "c.onnx").stat().st_size > 100
+
+
+def test_what_only_one_class_reads_is_told_too(easyml, table, classes, tmp_path):
+    whole = EasyML.load(classes).scorer.artifact
+    first, encoder = whole.parts["0"], EasyML.load(classes).encoder
+    gone = encoder.reads[0]
+    less = encoder.without(columns={gone: "of no use here"})
+    # Lookup tables of the columns that are left, all of them zero.
+    zero = Additive.of([Term(weights=np.zeros(2), edges=np.zeros(1))] * len(less.encoded), bias=0.0)
+    arrays = {f"linear.{name}": array for name, array in zero.to_arrays().items()}
+    part = replace(
+        first,
+        header={**first.header, "encoder": less.to_json()},
+        arrays={"calibration": first.arrays["calibration"], **arrays},
+    )
+    path = tmp_path / "less.chopmark"
+    replace(whole, parts={**whole.parts, "0": part}).save(path)
+    code, shown, errors = easyml("describe", path)
+    assert (code, errors) == (0, "")
+    assert "of no use here" not in shown
+    assert gone in json.loads(easyml("describe", path, "--json")[1])["kinds"]
+
+
+@pytest.fixture(scope="module")
+def blend(table):
+    """A blend's file, beside the table."""
+    path = table.with_name("blend.chopmark")
+    frame = pl.read_csv(table).drop("id", "card", "paid_at")
+    parts = {"one": EasyML(model="linear"), "two": EasyML(model="trees")}
+    EasyBlend(parts, num_folds=2).fit(frame, target="is_fraud").save(path)
+    return path
+
+
+def test_a_blend_is_scored_told_judged_and_explained(easyml, table, blend, tmp_path):
+    fitted, frame = EasyBlend.load(blend), pl.read_csv(table)
+    code, out, errors = easyml("score", blend, table, "--keep", "id")
+    assert (code, errors) == (0, "")
+    scores = pl.read_csv(io.StringIO(out))
+    assert scores.columns == ["id", "score"]
+    assert scores["score"].to_list() == fitted.score(frame).tolist()
+
+    code, shown, _ = easyml("describe", blend)
+    assert code == 0
+    for words in ("blend: ", fitted.scorer.hash, "roc_auc", "amount", "number", "country"):
+        assert words in shown
+    told = json.loads(easyml("describe", blend, "--json")[1])
+    assert told["kinds"] == {"amount": "number", "country": "category"}
+    assert told["hash"] == fitted.scorer.hash
+
+    code, shown, _ = easyml("evaluate", blend, table, "--target", "is_fraud")
+    assert code == 0
+    assert 0.5 < metric(shown, "roc_auc") < 1.0
+    code, shown, _ = easyml("explain", blend, table, "--row", 3)
+    assert code == 0
+    assert f"score {scores['score'][3]:.4f}" in shown
+    assert_one_line(easyml("export", blend, tmp_path / "b.onnx"), "got a blend of one, two")
+
+
+def test_a_damaged_model_of_several_classes_is_one_line(easyml, table, classes, tmp_path):
+    whole, path = EasyML.load(classes).scorer.artifact, tmp_path / "broken.chopmark"
+    twice = {**whole.header["training"], "classes": ["de", "fr", "de"]}
+    for changed, words in [
+        ({"parts": {}}, "lacks ['0', '1', '2']"),
+        ({"parts": {**whole.parts, "1": whole.parts["0"]}}, "it learned the class `de`"),
+        ({"header": {**whole.header, "training": twice}}, "the class `de` twice"),
+    ]:
+        replace(whole, **changed).save(path)
+        for arguments in (("score", path, table), ("describe", path), ("serve", path)):
+            assert_one_line(easyml(*arguments), words)
+
+
+def test_several_classes_are_served(classes, table, tmp_path):
+    with serving(classes, tmp_path, "--no-keys") as (url, _):
+        row = {"amount": 12.5, "is_fraud": 1}
+        answered = httpx.post(f"{url}/v1/score", json=row).json()
+        scorer = EasyML.load(classes).scorer
+        expected = scorer.score_row([row.get(name) for name in scorer.reads]).tolist()
+        assert list(answered["probabilities"].values()) == expected
+        assert answered["class"] == scorer.classes[int(np.argmax(expected))]
+
+
+@contextmanager
+def serving(model, folder, *options):
+    """Address and keys of the command's process."""
+    told = folder / "told"
     with told.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", "from chopmark.cli import main; main()", "easyml", "serve",
-             str(model), "--port", "0", *([] if keys else ["--no-keys"])],
+             str(model), "--port", "0", *options],
             stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
@@ -329,18 +455,23 @@ def test_a_model_is_served(model, tmp_path, keys):
                 break
             time.sleep(0.05)
         assert found is not None, told.read_text()
-        key = re.search(r"shown this once: (\S+)", told.read_text())
+        yield found[1], re.search(r"shown this once: (\S+)", told.read_text())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_a_model_is_served(model, tmp_path, keys):
+    with serving(model, tmp_path, *([] if keys else ["--no-keys"])) as (url, key):
         headers = {"authorization": f"Bearer {key[1]}"} if key else {}
         row = {"amount": 12.5, "country": "ng"}
-        answered = httpx.post(f"{found[1]}/v1/score", json=row, headers=headers)
+        answered = httpx.post(f"{url}/v1/score", json=row, headers=headers)
         expected = load_scorer(model).score_row(
             [row.get(name) for name in load_scorer(model).reads]
         )
         assert answered.json()["score"] == expected
-        assert (httpx.post(f"{found[1]}/v1/score", json=row).status_code == 401) == keys
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert (httpx.post(f"{url}/v1/score", json=row).status_code == 401) == keys
     assert model.with_name("fraud.chopmark.keys.json").exists()
 
 

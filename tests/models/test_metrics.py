@@ -71,3 +71,55 @@ def test_fraud_rate_is_lost_per_moved():
 def test_what_is_no_pair(y, p, message):
     with pytest.raises(InvalidInput, match=message):
         metrics.log_loss(y, p)
+
+
+rankings = st.lists(
+    st.tuples(st.integers(0, 4), st.booleans(), st.sampled_from([-1.0, 0.0, 0.25, 0.5, 0.7, 12.0])),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(rows=rankings, k=st.sampled_from([1, 2, 3, 5, None]))
+def test_ndcg_is_the_mean_of_sklearns_over_groups(rows, k):
+    groups, y, p = (np.array(column) for column in zip(*rows, strict=True))
+    found = []
+    for group in set(groups[y]):
+        mine = groups == group
+        # One row alone is refused there and perfect here.
+        alone = mine.sum() == 1
+        found.append(1.0 if alone else oracle.ndcg_score([y[mine]], [p[mine]], k=k))
+    assert metrics.ndcg(y, p, groups, k=k) == pytest.approx(
+        np.mean(found) if found else np.nan, abs=1e-12, nan_ok=True
+    )
+
+
+def test_hit_rate_is_sklearns_where_one_row_is_relevant():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(500, 7))
+    wanted = rng.integers(7, size=500)
+    relevant = np.eye(7)[wanted].ravel()
+    groups = np.repeat(np.arange(500), 7)
+    shuffled = rng.permutation(len(groups))
+    for k in (1, 3, 6):
+        expected = oracle.top_k_accuracy_score(wanted, scores, k=k)
+        rows = relevant[shuffled], scores.ravel()[shuffled], groups[shuffled]
+        assert metrics.hit_rate(*rows, k=k) == pytest.approx(expected)
+
+
+def test_a_constant_score_hits_nothing_until_all_irrelevant_rows_fit():
+    y, p, groups = [1, 0, 0, 1, 1], [0.5] * 5, list("aaabb")
+    assert metrics.hit_rate(y, p, groups, k=1) == 0.5
+    assert metrics.hit_rate(y, p, groups, k=3) == 1.0
+
+
+def test_a_ranking_with_nothing_relevant_is_no_number_and_bad_ones_are_refused():
+    assert np.isnan(metrics.ndcg([0, 0], [0.1, 0.2], ["a", "b"]))
+    assert np.isnan(metrics.hit_rate([0, 0], [0.1, 0.2], ["a", "b"], k=1))
+    with pytest.raises(InvalidInput, match="one group for each label"):
+        metrics.ndcg([0, 1], [0.1, 0.2], ["a"])
+    with pytest.raises(InvalidInput, match="k of at least 1, got 0"):
+        metrics.hit_rate([0, 1], [0.1, 0.2], ["a", "a"], k=0)
+    with pytest.raises(InvalidInput, match="finite"):
+        metrics.ndcg([0, 1], [0.1, np.nan], ["a", "a"])

@@ -25,16 +25,16 @@ def messages(recipe):
     return recipe.messages(**SIZE)
 
 
-def test_counts_are_of_what_happened_before_the_message(messages):
+def test_counts_are_of_what_was_known_before_the_message(messages):
     simulation = simulate(**SIZE, scenarios=())
     views, opened = simulation.frame("page_view"), simulation.frame("notification_opened")
     for row in messages.gather_every(997).iter_rows(named=True):
-        before = views.filter(pl.col("happened_at") < row["happened_at"])
+        before = views.filter(pl.col("known_at") < row["happened_at"])
         own = before.filter(user=row["user"])
         assert row["views"] == own.height
         assert row["views_of_asset"] == own.filter(asset=row["asset"]).height
         assert row["views_by_all"] == before.filter(asset=row["asset"]).height
-        earlier = opened.filter(pl.col("happened_at") < row["happened_at"], user=row["user"])
+        earlier = opened.filter(pl.col("known_at") < row["happened_at"], user=row["user"])
         assert row["opens"] == earlier.height
     assert messages["opened"].sum() == opened.height
 

@@ -10,15 +10,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import polars as pl
 import pytest
 
 from chopmark.errors import ArtifactError, ServiceError
-from chopmark.models import Additive, Artifact, Column, Dropped, Encoder, Term, load_scorer
+from chopmark.models import (
+    Additive,
+    Artifact,
+    ClassScorer,
+    Column,
+    Dropped,
+    Encoder,
+    Term,
+    load_scorer,
+)
+from chopmark.models import artifact as artifacts
+from chopmark.models.families import load_any
 from chopmark.service import open_keys
 from chopmark.service.bodies import MAX_BODY_BYTES
 from chopmark.service.scoring import (
@@ -40,6 +53,11 @@ ROW = {"amount": 0.5, "country": "de"}
 
 def saved(path: Path, **header: Any) -> Path:
     """z = -1 + (0.5 below 1, else -0.5; missing 2) + (de -1, others 1, missing 0)."""
+    artifact(-1.0, **header).save(path)
+    return path
+
+
+def artifact(bias: float, **header: Any) -> Artifact:
     encoder = Encoder(
         columns=[
             Column(name="amount", kind="number"),
@@ -52,14 +70,35 @@ def saved(path: Path, **header: Any) -> Path:
             Term(weights=np.array([0.5, -0.5]), edges=np.array([1.0]), missing=2.0),
             Term(weights=np.array([0.0, 1.0, -1.0])),
         ],
-        bias=-1.0,
+        bias=bias,
     )
-    Artifact(
+    return Artifact(
         family="sum",
         header={"encoder": encoder.to_json(), "feature_hashes": {}, **header},
         arrays={
             "calibration": np.empty((0, 2)),
             **{f"linear.{name}": array for name, array in additive.to_arrays().items()},
+        },
+    )
+
+
+LABELS = ["low", "mid", 3]
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes, whose own questions differ in the bias: 1, -1 and -3."""
+    path = tmp_path_factory.mktemp("classes") / "classes.chopmark"
+    Artifact(
+        family="classes",
+        header={
+            "feature_hashes": {},
+            "training": {**TRAINING, "task": "multiclass", "classes": LABELS},
+        },
+        arrays={},
+        parts={
+            str(place): artifact(1.0 - 2.0 * place, link="logit", training={"class": label})
+            for place, label in enumerate(LABELS)
         },
     ).save(path)
     return path
@@ -82,7 +121,7 @@ def sent(
     """The answer of the application in this process."""
 
     async def run() -> httpx.Response:
-        app = ScoringService(load_scorer(model), keys=options.pop("keys", None))
+        app = ScoringService(load_any(model), keys=options.pop("keys", None))
         transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
             content = body if isinstance(body, bytes) else text(body)
@@ -161,6 +200,83 @@ def test_the_model_tells_what_it_reads(model: Path) -> None:
     assert found["dropped"] == {"wallet": "one word each"}
     assert found["metrics"] == {"roc_auc": 0.75}
     assert found["importance"] == {"amount": 0.6, "country": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("row", "z", "more"),
+    [
+        (ROW, -0.5, {}),
+        ({"amount": 7, "country": None}, -0.5, {}),
+        ({"country": "de"}, 1.0, {"missing": ["amount"]}),
+        ({**ROW, "wallet": "0x1"}, -0.5, {"ignored": ["wallet"]}),
+    ],
+)
+def test_a_row_has_a_probability_of_each_class(
+    classes: Path, row: Any, z: float, more: dict[str, Any]
+) -> None:
+    own = [sigmoid(z + bias) for bias in (1.0, -1.0, -3.0)]
+    found = sent(classes, body=row).json()
+    chances = found.pop("probabilities")
+    assert list(chances) == ["low", "mid", "3"]
+    assert list(chances.values()) == pytest.approx([p / sum(own) for p in own], abs=1e-11)
+    assert found.pop("class") == "low"
+    assert found.pop("score") == chances["low"]
+    assert found == more
+
+
+def test_served_probabilities_are_those_of_the_table(classes: Path) -> None:
+    scorer = ClassScorer(artifacts.read(classes))
+    rows = [{"amount": place / 7, "country": "de" if place % 3 else "fr"} for place in range(40)]
+    answered = sent(classes, body={"rows": rows}).json()["rows"]
+    assert [list(row["probabilities"].values()) for row in answered] == (
+        scorer.score(pl.DataFrame(rows)).tolist()
+    )
+    assert answered[7] == sent(classes, body=rows[7]).json()
+
+
+def test_the_likeliest_class_is_explained_or_the_one_asked_for(classes: Path) -> None:
+    plain = sent(classes, body=ROW).json()
+    for query, label, bias in [("", "low", 1.0), ("&of=mid", "mid", -1.0), ("&of=3", 3, -3.0)]:
+        found = sent(classes, f"/v1/score?explain=1{query}", ROW).json()
+        assert {name: found[name] for name in plain} == plain
+        assert (found["explained"], found["bias"]) == (label, bias)
+        assert [(reason["column"], reason["contribution"]) for reason in found["reasons"]] == [
+            ("country", -1.0),
+            ("amount", 0.5),
+        ]
+        assert found["log_odds"] == bias - 0.5
+    rows = sent(classes, "/v1/score?explain=1&top=1&of=mid", {"rows": [ROW, {}]}).json()["rows"]
+    assert [[reason["column"] for reason in row["reasons"]] for row in rows] == [
+        ["country"],
+        ["amount"],
+    ]
+    assert "explained" not in sent(classes, "/v1/score?of=mid", ROW).json()
+
+
+def test_only_a_class_of_the_model_is_explained(classes: Path, model: Path) -> None:
+    for path, words in [(classes, "one of the classes low, mid, 3"), (model, "no `of`")]:
+        answered = sent(path, "/v1/score?explain=1&of=hgih", ROW)
+        error = answered.json()["error"]
+        assert (answered.status_code, error["code"]) == (400, "invalid_query")
+        assert words in error["message"]
+
+
+def test_wrong_rows_of_several_classes_are_refused_as_others_are(
+    classes: Path, model: Path
+) -> None:
+    for body in ({"amount": [1]}, {"rows": [ROW, 3]}, [1], {"rows": [{}] * (MAX_ROWS + 1)}):
+        answered, expected = sent(classes, body=body), sent(model, body=body)
+        assert answered.status_code == expected.status_code == 422
+        assert answered.json() == expected.json()
+    assert len(sent(classes, body={"rows": [{}] * 600}).json()["rows"]) == 600
+
+
+def test_a_model_of_several_classes_tells_them(classes: Path) -> None:
+    found = sent(classes, "/v1/model", method="GET").json()
+    assert (found["task"], found["classes"]) == ("multiclass", LABELS)
+    assert found["kinds"] == {"amount": "number", "country": "category"}
+    assert found["dropped"] == {"wallet": "one word each"}
+    assert found["hash"] == artifacts.read(classes).hash
 
 
 @pytest.mark.parametrize(
@@ -297,6 +413,14 @@ class Process:
         return self.process.wait(20)
 
 
+LEARNERS = {"lightgbm", "sklearn", "torch", "pandas", "xgboost", "catboost"}
+
+
+def loaded_by(process: Process) -> set[str]:
+    """Top-level packages that the process had loaded when it announced itself."""
+    return set(json.loads(process.told().splitlines()[-1]))
+
+
 @pytest.fixture(scope="module")
 def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = tmp_path_factory.mktemp("served")
@@ -322,6 +446,25 @@ def test_the_process_answers_as_the_application_does(model: Path, served: Proces
     assert httpx.get(f"{served.url}/healthz").json() == {"alive": True}
 
 
+def test_the_process_serves_classes_without_a_learner(classes: Path, tmp_path: Path) -> None:
+    process = Process(classes, tmp_path)
+    try:
+        for path, body in [("/v1/score?explain=1&of=mid", ROW), ("/v1/score", {"rows": [ROW, {}]})]:
+            answered = httpx.post(f"{process.url}{path}", json=body)
+            assert answered.json() == sent(classes, path, body).json()
+    finally:
+        assert process.stop() == 0, process.told()
+    assert not loaded_by(process) & LEARNERS
+
+
+def test_a_damaged_model_of_several_classes_does_not_start(classes: Path, tmp_path: Path) -> None:
+    whole = artifacts.read(classes)
+    parts = {name: part for name, part in whole.parts.items() if name != "1"}
+    replace(whole, parts=parts).save(tmp_path / "lacking.chopmark")
+    with pytest.raises(ArtifactError, match=r"it lacks \['1'\]"):
+        serve_model(tmp_path / "lacking.chopmark", port=0)
+
+
 def test_a_client_that_hangs_up_harms_nobody(served: Process) -> None:
     head = b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     for _ in range(20):
@@ -332,9 +475,9 @@ def test_a_client_that_hangs_up_harms_nobody(served: Process) -> None:
 
 
 def test_no_learner_is_loaded(served: Process) -> None:
-    loaded = set(json.loads(served.told().splitlines()[-1]))
+    loaded = loaded_by(served)
     assert "numba" in loaded
-    assert not loaded & {"lightgbm", "sklearn", "torch", "pandas", "xgboost", "catboost"}
+    assert not loaded & LEARNERS
 
 
 def test_it_does_not_start_without_a_model_or_a_port(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -12,7 +13,9 @@ from chopmark.errors import InvalidInput, MissingExtra
 from chopmark.models import (
     Additive,
     Calibration,
+    ClassScorer,
     Column,
+    Combination,
     Encoder,
     Term,
     Trees,
@@ -21,7 +24,7 @@ from chopmark.models import (
 )
 from chopmark.models.dense import COLUMN, Dense
 from chopmark.tabular.easyml import EasyML
-from chopmark.tabular.onnx import TOLERANCE, export_onnx, graph_of
+from chopmark.tabular.onnx import TOLERANCE, export_onnx, graph_of, joined
 
 RNG = np.random.default_rng(0)
 NAN = float("nan")
@@ -101,6 +104,107 @@ def test_others_can_build_the_columns_from_the_metadata(real_parts, tmp_path):
     assert metadata["artifact"] == model.scorer.hash
     score, _ = run(tmp_path / "model.onnx", encoder.table(test))
     np.testing.assert_allclose(score, model.score(test), rtol=0, atol=1e-13)
+
+
+@pytest.fixture(scope="module")
+def visits():
+    """A table of four classes, one of them rare, with every kind of column."""
+    rng, n = np.random.default_rng(5), 1_000
+    spent, town = rng.normal(size=n), rng.integers(0, 40, n)
+    z = spent + 0.8 * (town % 3 == 0) + rng.normal(size=n) * 0.3
+    begin = np.datetime64("2024-01-01", "us")
+    table = pl.DataFrame(
+        {
+            "spent": spent,
+            "visits": rng.integers(0, 9, n),
+            "town": [f"town {place}" for place in town],
+            "begin": begin + rng.integers(0, 10**7, n).astype("timedelta64[s]"),
+            "end": begin + rng.integers(0, 10**7, n).astype("timedelta64[s]"),
+            "note": [" ".join(rng.choice(["red", "old", "new", "blue"], 3)) for _ in range(n)],
+            "kind": np.select([z > 1.2, z > 0.3, z > -0.6], ["gold", "silver", "iron"], "none"),
+        }
+    )
+    gone = rng.random(n) < 0.1
+    return table.with_columns(spent=pl.when(pl.Series(gone)).then(None).otherwise("spent"))
+
+
+@pytest.mark.parametrize("family", ["prior", "linear", "trees", "auto"])
+def test_the_graph_of_several_classes_gives_their_probabilities(family, visits, tmp_path):
+    extra = (Combination(left="spent", right="visits", operation="product"),)
+    model = EasyML(model=family, target="kind", extra=extra).fit(visits[:700])
+    export_onnx(model.scorer, tmp_path / "model.onnx")
+    session = session_of(tmp_path / "model.onnx")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == list(model.classes)
+    assert metadata["artifact"] == model.scorer.hash
+    encoder = Encoder.from_json(json.loads(metadata["encoder"]))
+    assert set(json.loads(metadata["reads"])) == set(model.reads)
+    rows = visits[700:].drop("kind")
+    for table in (rows, strange(rows, np.random.default_rng(1)), rows[:0]):
+        outputs = ["probabilities", "log_odds"]
+        found, log_odds = session.run(outputs, {"x": encoder.table(table)})
+        assert found.shape == log_odds.shape == (table.height, 4)
+        np.testing.assert_allclose(found, model.predict_proba(table), rtol=0, atol=1e-11)
+        np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=0, atol=1e-14)
+        own = [question.score(table) for question in model.scorer.questions]
+        ours = np.column_stack(own)
+        np.testing.assert_allclose(1 / (1 + np.exp(-log_odds)), ours, rtol=0, atol=1e-11)
+
+
+def test_columns_that_classes_share_are_encoded_once(visits):
+    model = EasyML(model="linear", target="kind").fit(visits)
+    encoders = [question.encoder for question in model.scorer.questions]
+    encoder, places = joined(encoders)
+    assert len(encoder.encoded) < sum(len(one.encoded) for one in encoders)
+    x = encoder.table(visits)
+    for one, chosen in zip(encoders, places, strict=True):
+        np.testing.assert_array_equal(x[:, chosen], one.table(visits))
+    same, (all_of_it, _) = joined([encoders[0], encoders[0]])
+    assert same.to_json() == encoders[0].to_json()
+    assert all_of_it.tolist() == list(range(len(encoders[0].encoded)))
+
+
+def test_dates_of_which_classes_read_other_parts_are_joined(visits):
+    def reads(*parts, left="begin"):
+        return Encoder(
+            columns=[
+                Column(name=name, kind="date", format="iso", parts=parts if name == left else ())
+                for name in ("begin", "end")
+            ],
+            combinations=[Combination(left="end", right="begin", operation="days_between")],
+        )
+
+    encoders = [reads("hour"), reads("month", "hour"), reads("day", left="end")]
+    encoder, places = joined(encoders)
+    assert len(encoder.encoded) == 4
+    for one, chosen in zip(encoders, places, strict=True):
+        np.testing.assert_array_equal(encoder.table(visits)[:, chosen], one.table(visits))
+
+
+@pytest.mark.parametrize("other", ["%d/%m/%Y", "number"])
+def test_two_readings_of_one_name_are_not_confused(other):
+    def reads(begin):
+        made = [("days_between", "end")] if begin.kind == "date" else [("sum", "begin")]
+        return Encoder(
+            columns=[begin, Column(name="end", kind="date", format="iso")],
+            combinations=[Combination(left="begin", right=r, operation=o) for o, r in made],
+        )
+
+    iso = Column(name="begin", kind="date", format="iso")
+    number = Column(name="begin", kind="number")
+    foreign = number if other == "number" else replace(iso, format=other)
+    with pytest.raises(InvalidInput, match="a column of one name in different ways"):
+        joined([reads(iso), reads(foreign)])
+
+
+def test_a_loaded_model_of_several_classes_is_exported_to_the_same_bytes(visits, tmp_path):
+    model = EasyML(model="linear", target="kind").fit(visits)
+    model.save(tmp_path / "model.chopmark")
+    loaded = EasyML.load(tmp_path / "model.chopmark").scorer
+    assert isinstance(loaded, ClassScorer)
+    export_onnx(model.scorer, tmp_path / "first.onnx")
+    export_onnx(loaded, tmp_path / "second.onnx")
+    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
 
 
 def lightgbm_trees():

@@ -196,6 +196,11 @@ class EasyBlend:
         scores = self.score(table)
         return np.column_stack([1.0 - scores, scores])
 
+    def predict(self, table: Table) -> NDArray[np.int64]:
+        """(n,) the likelier class, one of `classes_`."""
+        found: NDArray[np.int64] = self.classes_[(self.score(table) >= 0.5).astype(int)]
+        return found
+
     def explain(self, table: Table) -> Contributions:
         """Contributions of the columns in `reads` to the log-odds of each row's score."""
         return self.scorer.explain(frame_of(table))
@@ -234,6 +239,11 @@ class EasyBlend:
             loaded.mode, loaded.second = scorer.training["mode"], scorer.training["second"]
         except KeyError as error:
             raise ArtifactError(f"`{path}` does not say the {error} of its blend") from error
+        for name in ("weights", "importance"):
+            found = scorer.training.get(name)
+            shares = list(found.values()) if isinstance(found, dict) else [None]
+            if not all(isinstance(share, int | float) for share in shares):
+                raise ArtifactError(f"`{path}`: expected numbers as the {name} of its blend")
         return loaded
 
     @property
@@ -248,6 +258,16 @@ class EasyBlend:
         if self._scorer is None:
             raise InvalidInput(f"this {type(self).__name__} is not fitted: call `fit` or `load`")
         return self._scorer
+
+    @property
+    def classes(self) -> tuple[int, int]:
+        """The labels that it learns from; scores are of the second."""
+        return (0, 1)
+
+    @property
+    def classes_(self) -> NDArray[np.int64]:
+        """`classes` as scikit-learn wants them."""
+        return np.array(self.classes)
 
     @property
     def reads(self) -> tuple[str, ...]:

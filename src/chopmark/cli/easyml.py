@@ -24,9 +24,12 @@ from chopmark.models.artifact import write_whole
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from chopmark.blend import EasyBlend
     from chopmark.models import Contributions
     from chopmark.tabular import EasyML
     from chopmark.tabular.targets import Class
+
+    Fitted = EasyML | EasyBlend
 
 # Learners are imported where they run: help must not wait seconds for them.
 
@@ -253,30 +256,34 @@ def describe(
     as_json
         For programs.
     """
+    from chopmark.models.families import readings_of
     from chopmark.service.scoring import describe as described
 
     fitted = _fitted(model)
-    scorer, training, encoder = fitted.scorer, fitted.training, fitted.encoder
+    scorer, training = fitted.scorer, fitted.training
     if as_json:
         print(json.dumps(described(scorer), indent=2))
         return
     used = {name: weight for name, weight in fitted.weights.items() if weight > 0}
     blended = " + ".join(f"{weight:.2f} {name}" for name, weight in used.items())
-    console.print(f"{training['task']}: {blended}; sha256 {scorer.hash}", soft_wrap=True)
+    named = ", ".join(map(str, fitted.classes))
+    what = f"{_task(fitted)} ({named})" if len(fitted.classes) > 2 else _task(fitted)
+    console.print(f"{what}: {blended}; sha256 {scorer.hash}", soft_wrap=True)
     metrics_table("Rows held out while learning", training.get("held_out", {}))
     shares = training.get("importance", {})
-    kinds = {column.name: column.kind for column in encoder.columns}
+    kinds, dropped = readings_of(scorer)
     order = sorted(scorer.reads, key=lambda name: -shares.get(name, 0.0))
     table(
         "Columns that it reads",
         ("column", "kind", "importance"),
-        [(name, kinds[name], f"{shares.get(name, 0.0):.1%}") for name in order],
+        # A blend's part may be of another house, whose readings nobody here knows.
+        [(name, kinds.get(name, "-"), f"{shares.get(name, 0.0):.1%}") for name in order],
     )
-    if encoder.dropped:
+    if dropped:
         table(
             "Columns that it leaves out",
             ("column", "kind", "why"),
-            [(column.name, column.kind, column.reason) for column in encoder.dropped],
+            [(column.name, column.kind, column.reason) for column in dropped],
         )
     for leak in training.get("leaks", ()):
         console.print(f"may be a leak: `{leak['column']}`, {leak['reason']}", soft_wrap=True)
@@ -292,16 +299,17 @@ def export(model: Path, out: Path) -> None:
     out
         The .onnx file.
     """
-    from chopmark.models import ArtifactScorer
+    from chopmark.models import ArtifactScorer, ClassScorer
     from chopmark.tabular.onnx import export_onnx
 
     if out.suffix != ".onnx":
         raise InvalidInput(f"expected a file that ends in .onnx, got `{out}`")
     check_output(out, model)
     scorer = _fitted(model).scorer
-    if not isinstance(scorer, ArtifactScorer):
+    if not isinstance(scorer, ArtifactScorer | ClassScorer):
         raise InvalidInput(
-            "expected a model of two classes or of a number, got one of more classes"
+            f"expected a model that EasyML made, got a blend of {', '.join(scorer.names)}; ONNX "
+            "takes its parts one by one"
         )
     export_onnx(scorer, out)
     console.print(f"exported to {out}", soft_wrap=True)
@@ -359,14 +367,25 @@ def _table(source: str, query: str | None) -> pl.DataFrame:
     return tables.frame_of(source if query is None else tables.Query(source, query))
 
 
-def _fitted(model: Path) -> "EasyML":
+def _fitted(model: Path) -> "Fitted":
+    from chopmark.models import artifact
+    from chopmark.models.families import BLEND
+
+    if artifact.read(model).family == BLEND:
+        from chopmark.blend import EasyBlend
+
+        return EasyBlend.load(model)
     from chopmark.tabular import EasyML
 
     return EasyML.load(model)
 
 
+def _task(fitted: "Fitted") -> str:
+    return str(fitted.training.get("task", "blend"))
+
+
 def _write_report(
-    fitted: "EasyML",
+    fitted: "Fitted",
     frame: pl.DataFrame,
     target: str,
     path: Path | None,
@@ -386,7 +405,7 @@ def _show_importance(shares: dict[str, float]) -> None:
     table("Importance", ("column", "share"), [(name, f"{share:.1%}") for name, share in top])
 
 
-def _class_of(fitted: "EasyML", of: str | None) -> "Class | None":
+def _class_of(fitted: "Fitted", of: str | None) -> "Class | None":
     """The class that an option names, as the model knows it."""
     named = {str(label): label for label in fitted.classes}
     if len(named) <= 2:
@@ -400,16 +419,18 @@ def _class_of(fitted: "EasyML", of: str | None) -> "Class | None":
 
 
 def _explained(
-    fitted: "EasyML", frame: pl.DataFrame, label: "Class | None"
+    fitted: "Fitted", frame: pl.DataFrame, label: "Class | None"
 ) -> "tuple[Contributions, NDArray[np.float64]]":
-    if label is None:
+    from chopmark.tabular import EasyML
+
+    if label is None or not isinstance(fitted, EasyML):
         return fitted.explain(frame), fitted.score(frame)
     place = fitted.classes.index(label)
     return fitted.explain(frame, of=label), fitted.predict_proba(frame)[:, place]
 
 
 def _show_row(
-    fitted: "EasyML", frame: pl.DataFrame, row: int, label: "Class | None", top: int
+    fitted: "Fitted", frame: pl.DataFrame, row: int, label: "Class | None", top: int
 ) -> None:
     one = frame[row : row + 1]
     found, scores = _explained(fitted, one, label)
@@ -425,7 +446,7 @@ def _show_row(
 
 
 def _reasons(
-    fitted: "EasyML", frame: pl.DataFrame, first: int, label: "Class | None", top: int
+    fitted: "Fitted", frame: pl.DataFrame, first: int, label: "Class | None", top: int
 ) -> pl.DataFrame:
     """One line per row and column, strongest first."""
     found, scores = _explained(fitted, frame, label)
@@ -439,7 +460,7 @@ def _reasons(
 
 
 def _scored(
-    fitted: "EasyML",
+    fitted: "Fitted",
     frame: pl.DataFrame,
     keep: Sequence[str],
     done: Callable[[int], None] | None = None,

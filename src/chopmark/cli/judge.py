@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from chopmark.errors import InvalidInput, InvalidTable, did_you_mean
 
 if TYPE_CHECKING:
+    from chopmark.blend import EasyBlend
     from chopmark.models.splits import Split
     from chopmark.tabular import EasyML
     from chopmark.tabular.targets import Task
@@ -64,7 +65,9 @@ def times_of(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
     return times
 
 
-def metrics_of(fitted: "EasyML", frame: pl.DataFrame, target: str) -> dict[str, float | None]:
+def metrics_of(
+    fitted: "EasyML | EasyBlend", frame: pl.DataFrame, target: str
+) -> dict[str, float | None]:
     """What the model is worth on these rows, by the metrics of its task."""
     from chopmark.models import metrics
     from chopmark.report.outcomes import classes_of, numbers_of

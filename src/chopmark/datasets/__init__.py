@@ -2,7 +2,7 @@
 
 In go a number of users, a seed and the scenarios to plant, or the name of a public set;
 out come events in the order in which they became known, tables, and the truth about them.
-Serves rows A2, A15, C1 to C14, E11, F1 to F7, G18, I2 and I10 of the requirements.
+Serves rows A1, A2, A15, A17, C1 to C14, E11, F1 to F7, G18, I2 and I10 of the requirements.
 """
 
 from importlib import import_module
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from chopmark.datasets.exchange import SCHEMA
 
 if TYPE_CHECKING:
+    from chopmark.datasets.history import count_earlier as count_earlier
+    from chopmark.datasets.pairs import candidate_pairs as candidate_pairs
     from chopmark.datasets.scenarios import DEFAULT as DEFAULT
     from chopmark.datasets.scenarios import BreachedIssuer as BreachedIssuer
     from chopmark.datasets.scenarios import Guests as Guests
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from chopmark.datasets.scenarios import Vips as Vips
     from chopmark.datasets.simulator import Simulation as Simulation
     from chopmark.datasets.simulator import simulate as simulate
+    from chopmark.datasets.slates import news_slates as news_slates
     from chopmark.datasets.tables import DATA_VARIABLE as DATA_VARIABLE
     from chopmark.datasets.tables import EventTables as EventTables
     from chopmark.datasets.tables import available as available
@@ -34,11 +37,14 @@ if TYPE_CHECKING:
     from chopmark.datasets.world import World as World
 
 _HOMES = {
+    "history": ("count_earlier",),
+    "pairs": ("candidate_pairs",),
     "scenarios": (
         "DEFAULT", "BreachedIssuer", "Guests", "MerchantCollusion", "RemoteDesktops", "Rings",
         "ShortNames", "StolenMoney", "Vips",
     ),
     "simulator": ("Simulation", "simulate"),
+    "slates": ("news_slates",),
     "tables": (
         "DATA_VARIABLE", "EventTables", "available", "load_events", "load_table", "load_titanic",
     ),
@@ -66,9 +72,12 @@ __all__ = [
     "Vips",
     "World",
     "available",
+    "candidate_pairs",
+    "count_earlier",
     "load_events",
     "load_table",
     "load_titanic",
+    "news_slates",
     "simulate",
 ]
 

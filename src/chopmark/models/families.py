@@ -16,7 +16,9 @@ from chopmark.errors import ArtifactError, DeclarationError, did_you_mean
 from chopmark.models import artifact as artifacts
 from chopmark.models.artifact import Artifact
 from chopmark.models.blended import BlendScorer, TableScorer
-from chopmark.models.classes import CLASSES
+from chopmark.models.classes import CLASSES, ClassScorer
+from chopmark.models.column import Dropped, Kind
+from chopmark.models.encoder import Encoder
 from chopmark.models.scorers import FAMILY, ArtifactScorer
 
 Make: TypeAlias = Callable[[Artifact], TableScorer]
@@ -50,7 +52,7 @@ def scorer_of(artifact: Artifact) -> TableScorer:
     if artifact.family == CLASSES:
         raise ArtifactError(
             "the artifact holds a model of several classes, and one score a row is asked for: "
-            "load it with `EasyML.load` or `ClassScorer`"
+            "serve it with `chopmark easyml serve`, or load it with `EasyML.load`"
         )
     if artifact.family == BLEND:
         return BlendScorer(artifact, {name: _part(name, artifact) for name in artifact.parts})
@@ -74,6 +76,43 @@ def load_scorer(path: str | Path) -> TableScorer:
     scorer = scorer_of(artifacts.read(path))
     scorer.warm()
     return scorer
+
+
+def load_any(path: str | Path) -> TableScorer | ClassScorer:
+    """As `load_scorer`; of a model of several classes, the scorer of one score for each."""
+    artifact = artifacts.read(path)
+    scorer = ClassScorer(artifact) if artifact.family == CLASSES else scorer_of(artifact)
+    scorer.warm()
+    return scorer
+
+
+def readings_of(scorer: TableScorer | ClassScorer) -> tuple[dict[str, Kind], tuple[Dropped, ...]]:
+    """The kind of each raw column that a model reads, and the columns that no part of it reads.
+
+    Of a model whose encoder is not ours, nothing.
+    """
+    encoders = _encoders(scorer)
+    kinds: dict[str, Kind] = {}
+    for encoder in reversed(encoders):
+        kinds |= {column.name: column.kind for column in encoder.columns}
+    left_out = {
+        dropped.name: dropped
+        for encoder in reversed(encoders)
+        for dropped in encoder.dropped
+        if not any(dropped.name in other.reads for other in encoders if other is not encoder)
+    }
+    return kinds, tuple(left_out.values())
+
+
+def _encoders(scorer: TableScorer | ClassScorer) -> list[Encoder]:
+    if isinstance(scorer, ArtifactScorer):
+        return [scorer.encoder]
+    if isinstance(scorer, ClassScorer):
+        return [question.encoder for question in scorer.questions]
+    if isinstance(scorer, BlendScorer):
+        return [encoder for part in scorer.parts for encoder in _encoders(part)]
+    own = getattr(scorer, "encoder", None)
+    return [own] if isinstance(own, Encoder) else []
 
 
 def _part(name: str, artifact: Artifact) -> TableScorer:

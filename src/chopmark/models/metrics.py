@@ -2,7 +2,7 @@
 
 Labels are 0 (good) or 1 (bad); scores are probabilities of bad. What needs both classes
 (ROC-AUC, PR-AUC) is NaN where only one came: a month without fraud is no error, and no number
-either. No rows at all is an error. Serves A16 and A20 of the requirements.
+either. No rows at all is an error. Serves A16, A17 and A20 of the requirements.
 """
 
 from dataclasses import dataclass
@@ -127,6 +127,72 @@ def calibration_error(target: ArrayLike, scores: ArrayLike, *, buckets: int = 10
     return reliability(target, scores, buckets=buckets).expected_calibration_error
 
 
+def ndcg(target: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, k: int | None = None) -> float:
+    """Normalized discounted cumulative gain of rankings, the mean over groups; 1 is perfect.
+
+    Each group, such as a visit, is ranked by score. A relevant row at place i (from 1) gains
+    1 / log2(i + 1); the sum is divided by that of the best order. Rows of equal score share
+    the mean gain of their places. Groups without a relevant row say nothing and are left out;
+    NaN if all are such. O(n log n).
+
+    Parameters
+    ----------
+    target
+        (n,) 1 for what was wanted, else 0.
+    scores
+        (n,) the higher, the earlier in the ranking; any finite numbers.
+    groups
+        (n,) whose ranking a row belongs to; rows may be in any order.
+    k
+        Places that count, >= 1; None is all.
+
+    Examples
+    --------
+    >>> round(ndcg([0, 1, 0, 1], [0.9, 0.8, 0.1, 0.7], ["a", "a", "a", "b"]), 4)
+    0.8155
+
+    References
+    ----------
+    Järvelin and Kekäläinen, "Cumulated Gain-Based Evaluation of IR Techniques", ACM TOIS 20,
+    2002. McSherry and Najork, "Computing Information Retrieval Performance Measures
+    Efficiently in the Presence of Tied Scores", ECIR 2008.
+    """
+    y, p, codes = _rankings(target, scores, groups, k)
+    order = np.lexsort((-p, codes))
+    y, p, codes = y[order], p[order], codes[order]
+    sizes = np.bincount(codes)
+    place = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    limit = int(sizes.max()) if k is None else k
+    gains = np.where(place < limit, 1.0 / np.log2(place + 2.0), 0.0)
+    new = np.append(True, (np.diff(codes) != 0) | (np.diff(p) != 0))
+    tie = np.cumsum(new) - 1
+    shared = (np.bincount(tie, weights=gains) / np.bincount(tie))[tie]
+    found = np.bincount(codes, weights=y * shared)
+    best = np.bincount(codes, weights=gains * (place < np.bincount(codes, weights=y)[codes]))
+    some = best > 0
+    return float(np.mean(found[some] / best[some])) if some.any() else float("nan")
+
+
+def hit_rate(target: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, k: int) -> float:
+    """Share of groups with something relevant among their first `k` rows by score.
+
+    Of equal scores the irrelevant row is taken to stand first, so that a constant score earns
+    nothing by the order of its rows. Groups without a relevant row are left out; NaN if all
+    are such. The parameters are those of `ndcg`.
+
+    Examples
+    --------
+    >>> hit_rate([0, 1, 0, 1], [0.9, 0.8, 0.1, 0.7], ["a", "a", "a", "b"], k=1)
+    0.5
+    """
+    y, p, codes = _rankings(target, scores, groups, k)
+    best = np.full(int(codes.max()) + 1, -np.inf)
+    np.maximum.at(best, codes[y == 1], p[y == 1])
+    ahead = np.bincount(codes, weights=(y == 0) & (p >= best[codes]))
+    some = np.isfinite(best)
+    return float(np.mean(ahead[some] < k)) if some.any() else float("nan")
+
+
 def fraud_rate(losses: ArrayLike, volume: ArrayLike) -> float:
     """Money lost per money moved: sum of losses over sum of volume, in the same currency.
 
@@ -225,3 +291,22 @@ def _pair(target: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], ND
     if not np.all((p >= 0) & (p <= 1)):
         raise InvalidInput("expected scores in [0, 1], got others or NaN")
     return y, p
+
+
+def _rankings(
+    target: ArrayLike, scores: ArrayLike, groups: ArrayLike, k: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    y, p = np.asarray(target, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    whose = np.asarray(groups)
+    if y.ndim != 1 or not y.shape == p.shape == whose.shape or len(y) == 0:
+        raise InvalidInput(
+            "expected one score and one group for each label, at least one; got shapes "
+            f"{p.shape}, {whose.shape} and {y.shape}"
+        )
+    if not np.all((y == 0) | (y == 1)):
+        raise InvalidInput("expected labels 0 or 1, got others")
+    if not np.all(np.isfinite(p)):
+        raise InvalidInput("expected finite scores, got infinite ones or NaN")
+    if k is not None and k < 1:
+        raise InvalidInput(f"expected k of at least 1, got {k}")
+    return y, p, np.unique(whose, return_inverse=True)[1].astype(np.int64)

@@ -6,6 +6,12 @@
     GET  /v1/model             what the model reads and how, what it was judged to be worth
     GET  /healthz              alive; needs no key
 
+A model of several classes answers with the likeliest class and a probability of each:
+
+    POST /v1/score             {"amount_usd": 12.5, ...}      -> {"class": "low", "score": 0.7,
+                                                "probabilities": {"low": 0.7, "mid": 0.2, ...}}
+    POST /v1/score?explain=1   the same, with the reasons of the likeliest class; &of=mid
+
 A column that a row lacks is a missing value, and the answer says so (``missing``); a key that
 the model does not read changes nothing, and the answer says so too (``ignored``). For events
 that are to be remembered and decided about, serve an engine (`chopmark.service.app`).
@@ -18,7 +24,7 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -28,9 +34,10 @@ import numpy as np
 import uvicorn
 from numpy.typing import NDArray
 
-from chopmark.models import ClassScorer, load_scorer
+from chopmark.models import ClassScorer, Value
 from chopmark.models.blended import TableScorer
-from chopmark.models.encoder import Encoder
+from chopmark.models.classes import Label
+from chopmark.models.families import load_any, readings_of
 from chopmark.service.answers import Receive, Refusal, Scope, Send, answer, refusal_of
 from chopmark.service.app import check_head
 from chopmark.service.bodies import read_body
@@ -91,19 +98,57 @@ class RowScore(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ignored: tuple[str, ...] = ()
 
 
+class ClassScore(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer about one row of a model of several classes.
+
+    Attributes
+    ----------
+    likeliest : text or number
+        The likeliest class, in JSON as ``class``.
+    score : float
+        Its probability.
+    probabilities : dict of str to float
+        Of each class by its text; they sum to one.
+    explained : text or number, optional
+        The class that the reasons are of, where an explanation was asked for.
+    log_odds, bias : float, optional
+        Log-odds of that class's own question, "this class or another", before the
+        probabilities are made to sum to one; and those of an average row.
+    reasons : tuple of Reason
+        Columns that moved these log-odds most, strongest first.
+    missing, ignored : tuple of str
+        Columns that the row lacks, and keys of the row that are no column.
+    """
+
+    likeliest: Label = msgspec.field(name="class")
+    score: float
+    probabilities: dict[str, float]
+    explained: Label | None = None
+    log_odds: float | None = None
+    bias: float | None = None
+    reasons: tuple[Reason, ...] = ()
+    missing: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
 class ScoringService:
     """The ASGI application of one model.
 
     Parameters
     ----------
-    scorer : TableScorer
+    scorer : TableScorer or ClassScorer
         Loaded and warm.
     keys : KeyRing or None
         Keys that open all routes but ``/healthz``; None opens them to everyone.
     """
 
-    def __init__(self, scorer: TableScorer, *, keys: KeyRing | None) -> None:
+    def __init__(self, scorer: TableScorer | ClassScorer, *, keys: KeyRing | None) -> None:
         self.scorer = scorer
+        # Query strings name a class by its text.
+        self._classes = {
+            str(label): label
+            for label in (scorer.classes if isinstance(scorer, ClassScorer) else ())
+        }
         self._keys = keys
         self._known = frozenset(scorer.reads)
         self._is_number = not getattr(scorer, "is_probability", True)
@@ -137,14 +182,29 @@ class ScoringService:
         if path == "/v1/model":
             return self._model
         length = check_head(scope["method"], headers)
-        top = _asked(scope["query_string"])
+        options = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        top, of = _asked(options), self._class_of(options)
         body = await read_body(receive, length=length)
-        return None if body is None else await self._scored(_decoded(body), top)
+        return None if body is None else await self._scored(_decoded(body), top, of)
 
-    async def _scored(self, content: dict[str, Any], top: int) -> bytes:
+    def _class_of(self, options: Mapping[str, str]) -> Label | None:
+        """The class that a query string asks for; None for the likeliest."""
+        if "of" not in options:
+            return None
+        if options["of"] not in self._classes:
+            known = ", ".join(self._classes)
+            expected = (
+                f"`of` as one of the classes {known}"
+                if known
+                else "no `of`, which is for a model of more than two classes,"
+            )
+            raise Refusal(400, "invalid_query", f"expected {expected} in the address")
+        return self._classes[options["of"]]
+
+    async def _scored(self, content: dict[str, Any], top: int, of: Label | None) -> bytes:
         rows = content.get("rows")
         if not isinstance(rows, list):
-            return _encode(self.score(content, top=top, place="$"))
+            return _encode(self.score(content, top=top, of=of))
         most = MAX_EXPLAINED_ROWS if top else MAX_ROWS
         if len(rows) > most:
             raise Refusal(
@@ -154,13 +214,17 @@ class ScoringService:
                 place="$.rows",
             )
         scores = []
+        # Several classes are as many scores.
+        step = max(1, (8 if top else 256) // max(1, len(self._classes)))
         for position, row in enumerate(rows):
-            if position % (8 if top else 256) == 7:
+            if position % step == min(7, step - 1):
                 await asyncio.sleep(0)  # lets short requests pass a long one
-            scores.append(self.score(row, top=top, place=f"$.rows[{position}]"))
+            scores.append(self.score(row, top=top, of=of, place=f"$.rows[{position}]"))
         return _encode({"rows": scores})
 
-    def score(self, row: object, *, top: int = 0, place: str = "$") -> RowScore:
+    def score(
+        self, row: object, *, top: int = 0, of: Label | None = None, place: str = "$"
+    ) -> RowScore | ClassScore:
         """The answer about one row.
 
         Parameters
@@ -168,6 +232,8 @@ class ScoringService:
         row : dict of str to text, number, boolean or None
         top : int
             Number of reasons; 0 asks for no explanation.
+        of : text or number, optional
+            Of several classes, the one to explain; None is the likeliest.
         place : str
             Path of the row in the body, for errors.
 
@@ -187,6 +253,8 @@ class ScoringService:
                 )
         missing = tuple(name for name in reads if name not in row)
         ignored = tuple(name for name in row if name not in known)
+        if isinstance(self.scorer, ClassScorer):
+            return _class_score(self.scorer, values, top, of, missing=missing, ignored=ignored)
         bias: float | None = None
         reasons: tuple[Reason, ...] = ()
         if top:
@@ -207,15 +275,14 @@ class ScoringService:
 def describe(scorer: TableScorer | ClassScorer) -> dict[str, Any]:
     """What a model is, as JSON takes it: columns and their kinds, what it was judged to be."""
     training = scorer.training
-    # A blend has an encoder in each of its parts and none of its own.
-    encoder = getattr(scorer, "encoder", None) or Encoder(columns=[])
+    kinds, dropped = readings_of(scorer)
     return {
         "hash": scorer.hash,
         "task": training.get("task", "binary"),
         "classes": training.get("classes", []),
         "reads": scorer.reads,
-        "kinds": {column.name: column.kind for column in encoder.columns},
-        "dropped": {column.name: column.reason for column in encoder.dropped},
+        "kinds": kinds,
+        "dropped": {column.name: column.reason for column in dropped},
         "num_rows": training.get("num_rows"),
         "metrics": training.get("held_out", {}),
         "importance": training.get("importance", {}),
@@ -251,7 +318,7 @@ def serve_model(
         If the port is taken, or the address is not of this machine.
     """
     with _bound(host, port) as listener:
-        scorer = load_scorer(path)
+        scorer = load_any(path)
         keys, first = (None, None) if keys_path is None else open_keys(keys_path)
         if first is not None:
             announce(f"API key, shown this once: {first}")
@@ -301,9 +368,8 @@ def _check_method(scope: Scope) -> None:
         )
 
 
-def _asked(query: bytes) -> int:
+def _asked(options: Mapping[str, str]) -> int:
     """How many reasons a query string asks for: 0 without ``explain=1``."""
-    options = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
     explain, top = options.get("explain", "0"), options.get("top", str(USUAL_REASONS))
     if explain not in ("0", "1", "false", "true"):
         raise Refusal(400, "invalid_query", "expected `explain=1` or `explain=0` in the address")
@@ -336,6 +402,42 @@ def _kind(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else "true or false"
     return "text" if isinstance(value, str) else "a number"
+
+
+def _class_score(
+    scorer: ClassScorer,
+    values: Sequence[Value],
+    top: int,
+    of: Label | None,
+    *,
+    missing: tuple[str, ...],
+    ignored: tuple[str, ...],
+) -> ClassScore:
+    chances = scorer.score_row(values).tolist()
+    score = max(chances)
+    likeliest = scorer.classes[chances.index(score)]
+    probabilities = dict(zip(map(str, scorer.classes), chances, strict=True))
+    if not top:
+        return ClassScore(
+            likeliest=likeliest,
+            score=score,
+            probabilities=probabilities,
+            missing=missing,
+            ignored=ignored,
+        )
+    explained = likeliest if of is None else of
+    found = scorer.explain_row(values, of=explained)
+    return ClassScore(
+        likeliest=likeliest,
+        score=score,
+        probabilities=probabilities,
+        explained=explained,
+        log_odds=float(found.log_odds()[0]),
+        bias=found.bias,
+        reasons=_strongest(found.reads, found.values[0], top),
+        missing=missing,
+        ignored=ignored,
+    )
 
 
 def _strongest(reads: Sequence[str], moves: NDArray[np.float64], top: int) -> tuple[Reason, ...]:

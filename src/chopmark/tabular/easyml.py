@@ -44,6 +44,7 @@ from chopmark.models.classes import CLASSES
 from chopmark.models.encoder import num_cores
 from chopmark.tabular.fitting import fit_artifact
 from chopmark.tabular.heads import Recipe
+from chopmark.tabular.memory import Memory
 from chopmark.tabular.portfolio import Progress, learners_of
 from chopmark.tabular.record import check_record
 from chopmark.tabular.tables import frame_of
@@ -92,6 +93,10 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
         are not as deduced (`chopmark.tabular.targets`).
     sample
         Learn from so many rows, drawn at random: a first look at a large table in seconds.
+    memory
+        Folder in which what was read from a table is kept, so that the next fit of the same
+        table with another model, calibration or cost begins with learning. It changes no
+        score and may be emptied at any time.
     seed
         Same seed, same table: same scores, bit for bit (unless a budget cuts learning short).
     threads
@@ -131,6 +136,7 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
         task: Task | None = None,
         positive: Class | None = None,
         sample: int | None = None,
+        memory: str | Path | None = None,
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
@@ -148,6 +154,7 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
         self.task = task
         self.positive = positive
         self.sample = sample
+        self.memory = memory
         self.seed = seed
         self.threads = threads
         self._scorer: ArtifactScorer | ClassScorer | None = None
@@ -369,6 +376,7 @@ class EasyML(BaseEstimator):  # type: ignore[misc]
             budget=self.budget,
             seed=self.seed,
             workers=self.threads or num_cores(),
+            memory=None if self.memory is None else Memory(self.memory),
         )
 
     def _check(self) -> None:

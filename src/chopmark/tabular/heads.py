@@ -19,6 +19,7 @@ from chopmark.models.artifact import Artifact
 from chopmark.models.scorers import FAMILY
 from chopmark.models.splits import Split
 from chopmark.tabular.gates import gated
+from chopmark.tabular.memory import Memory, Readings, key_of
 from chopmark.tabular.portfolio import Blend, Learner, Progress, learn
 from chopmark.tabular.problem import Objective, Problem
 from chopmark.tabular.target_means import fit_encoder
@@ -49,6 +50,8 @@ class Recipe:
         Seconds after which no further learner is begun.
     seed, workers
         Of the learners.
+    memory
+        Where readings of tables are kept; None keeps none.
     """
 
     learners: Mapping[str, Learner]
@@ -62,6 +65,7 @@ class Recipe:
     budget: float | None = None
     seed: int = 0
     workers: int = 1
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,18 +136,34 @@ def fit_head(
         known = y[:num_train]
         center, scale = float(known.mean()), float(known.std())
     target = (y - center) / scale
-    train = frame if num_train is None else frame[:num_train]
-    encoder = make_encoder(
-        train,
-        target=recipe.target,
-        columns=recipe.columns,
-        extra=recipe.extra,
-        time=recipe.time or None,
-    )
-    encoder, problem = gated(
-        *_posed(frame, target, encoder, parts, recipe, objective, refit=num_train is None),
-        workers=recipe.workers,
-    )
+    refit = num_train is None
+
+    def make() -> Readings:
+        train = frame if refit else frame[:num_train]
+        encoder = make_encoder(
+            train,
+            target=recipe.target,
+            columns=recipe.columns,
+            extra=recipe.extra,
+            time=recipe.time or None,
+        )
+        encoder, x = _read(frame, target, encoder, parts, recipe, objective, refit=refit)
+        posed = _posed(x, target, encoder, parts, recipe, objective, refit=refit)
+        encoder, problem = gated(encoder, posed, workers=recipe.workers)
+        return encoder, problem.x
+
+    if recipe.memory is None:
+        encoder, x = make()
+    else:
+        held = [rows for part in parts for rows in (part.train, part.test)]
+        key = key_of(
+            frame,
+            [target, *held],
+            *(recipe.target, dict(recipe.columns), list(recipe.extra), recipe.time),
+            *(recipe.seed, objective, num_train),
+        )
+        encoder, x = recipe.memory.readings(key, make)
+    problem = _posed(x, target, encoder, parts, recipe, objective, refit=refit)
     blend = learn(
         problem,
         recipe.learners,
@@ -168,7 +188,7 @@ def fit_head(
     )
 
 
-def _posed(
+def _read(
     frame: pl.DataFrame,
     y: NDArray[np.float64],
     encoder: Encoder,
@@ -177,10 +197,14 @@ def _posed(
     objective: Objective,
     *,
     refit: bool,
-) -> tuple[Encoder, Problem]:
-    """The encoder with its learned readings, and the problem that learners are given."""
+) -> Readings:
+    """The encoder with its learned readings, and the rows as it reads them.
 
-    def read(parts: Sequence[Split]) -> tuple[Encoder, NDArray[np.float64]]:
+    Where something is learned and there are several parts, the rows stand once more for each
+    of them behind themselves (`Problem.repeats`).
+    """
+
+    def read(parts: Sequence[Split]) -> Readings:
         return fit_encoder(
             frame,
             y,
@@ -193,20 +217,34 @@ def _posed(
         )
 
     fitted, x = read(parts)
-    num_rows, repeats = len(y), 0
     if len(parts) > 1 and len(fitted.encoded) > len(encoder.encoded):
-        repeats = len(parts)
         x = np.vstack([x, *(read([part])[1] for part in parts)])
-        parts = [
-            Split(train=part.train + place * num_rows, test=part.test + place * num_rows)
-            for place, part in enumerate(parts, start=1)
-        ]
+    return fitted, x
+
+
+def _posed(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    encoder: Encoder,
+    parts: Sequence[Split],
+    recipe: Recipe,
+    objective: Objective,
+    *,
+    refit: bool,
+) -> Problem:
+    """The problem that learners are given, of rows as `_read` gave them."""
+    repeats = len(x) // len(y) - 1
     learned = slice(None) if refit else parts[0].train
     weights = _weights(y, learned, recipe.class_weight) if objective == "binary" else None
-    return fitted, Problem(
+    if repeats:
+        parts = [
+            Split(train=part.train + place * len(y), test=part.test + place * len(y))
+            for place, part in enumerate(parts, start=1)
+        ]
+    return Problem(
         x=x,
         y=np.tile(y, 1 + repeats),
-        encoded=fitted.encoded,
+        encoded=encoder.encoded,
         parts=parts,
         refit=refit,
         objective=objective,

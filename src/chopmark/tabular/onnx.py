@@ -1,6 +1,7 @@
 """ONNX export: a fitted model as one graph that any ONNX runtime computes, in float64.
 
     x (n, m) -> parts -> z -> calibration -> log_odds (n,) -> sigmoid -> score (n,)
+    of k classes: the same k times -> log_odds (n, k) -> divided by their sum -> probabilities
 
 Trees and lookup tables become `TreeEnsemble` operators (ai.onnx.ml 5: float64 thresholds, sets
 of category codes, a side for NaN); slopes and calibration become sums of clipped lines. The
@@ -11,14 +12,25 @@ log-odds differ by the rounding of sums only: `TOLERANCE`. Serves A12 of the req
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chopmark.errors import InvalidInput, MissingExtra
-from chopmark.models import Additive, ArtifactScorer, Calibration, Encoder, Part, Trees, kernels
+from chopmark.errors import DeclarationError, InvalidInput, MissingExtra
+from chopmark.models import (
+    Additive,
+    ArtifactScorer,
+    Calibration,
+    ClassScorer,
+    Column,
+    Encoder,
+    Part,
+    Trees,
+    kernels,
+)
 from chopmark.models.artifact import write_whole
 from chopmark.models.dense import Dense
 from chopmark.tabular.onnx_trees import ensemble_of_lookups, ensemble_of_trees
@@ -34,15 +46,17 @@ _OPSETS = {"": 21, _ML: 5}
 _IR_VERSION = 10
 _LEAST_WIDTH = 1e-300
 
+_Reading: TypeAlias = tuple[int, Column, Column]
+"""What an encoded column is, whichever encoder makes it: an operation and its two operands."""
 
-def export_onnx(scorer: ArtifactScorer, path: str | Path) -> None:
+
+def export_onnx(scorer: ArtifactScorer | ClassScorer, path: str | Path) -> None:
     """Write a model as an ONNX file, whole or not at all.
 
     Parameters
     ----------
     scorer
-        What `load_scorer` gave, or `EasyML.scorer` of a fitted model; of a model of several
-        classes, one of `ClassScorer.questions`.
+        What `load_scorer` gave, or `EasyML.scorer` of a fitted model, of several classes too.
     path
         Its usual extension is ``.onnx``.
 
@@ -55,13 +69,16 @@ def export_onnx(scorer: ArtifactScorer, path: str | Path) -> None:
     ArtifactError
         If the file cannot be written.
     """
-    model = graph_of(
-        scorer.parts,
-        calibration=scorer.calibration,
-        encoder=scorer.encoder,
-        link=scorer.artifact.header["link"],
-        artifact_hash=scorer.hash,
-    )
+    if isinstance(scorer, ClassScorer):
+        model = graph_of_classes(scorer)
+    else:
+        model = graph_of(
+            scorer.parts,
+            calibration=scorer.calibration,
+            encoder=scorer.encoder,
+            link=scorer.artifact.header["link"],
+            artifact_hash=scorer.hash,
+        )
     write_whole(Path(path), model.SerializeToString(deterministic=True))
 
 
@@ -88,22 +105,83 @@ def graph_of(
         If a part is no `Trees`, `Additive` or `Dense`, or its trees treat zero as missing.
     """
     graph = _Graph()
-    z = graph.constant(np.zeros((1, 1)))
-    for part in parts:
-        z = graph.add("Add", z, _part(graph, part))
-    log_odds = _calibrated(graph, z, calibration)
-    if link == "logit":
-        log_odds = _limited(graph, log_odds)
+    log_odds = _summed(graph, "x", parts, calibration, link)
     axis = graph.constant(np.array([1]))
     graph.add("Squeeze", log_odds, axis, output="log_odds")
     graph.add("Sigmoid" if link == "logit" else "Identity", "log_odds", output="score")
-    metadata = {
-        "encoded": json.dumps([column.name for column in encoder.encoded]),
-        "reads": json.dumps(encoder.reads),
-        "encoder": json.dumps(encoder.to_json(), sort_keys=True),
-        "artifact": artifact_hash,
-    }
-    return graph.model(num_columns=len(encoder.encoded), metadata=metadata)
+    outputs: dict[str, list[str | int]] = {"score": ["n"], "log_odds": ["n"]}
+    return graph.model(encoder, outputs, {"artifact": artifact_hash})
+
+
+def graph_of_classes(scorer: ClassScorer) -> Any:
+    """The ``onnx.ModelProto`` of a model of k classes, checked by onnx.
+
+    Input ``x`` is (n, m) float64: the encoded columns of all questions, each once. Outputs are
+    (n, k) float64: ``probabilities``, which sum to one, and ``log_odds`` of each class's own
+    question. The metadata are those of `graph_of` and ``classes``, the labels as JSON.
+
+    Raises
+    ------
+    MissingExtra
+        If the package onnx is not installed.
+    InvalidInput
+        If a part is one that `graph_of` refuses, or no one encoder reads for all questions.
+    """
+    encoder, places = joined([question.encoder for question in scorer.questions])
+    graph = _Graph()
+    found = []
+    for question, chosen in zip(scorer.questions, places, strict=True):
+        x = "x"
+        if chosen.tolist() != list(range(len(encoder.encoded))):
+            x = graph.add("Gather", "x", graph.constant(chosen), axis=1)
+        found.append(_summed(graph, x, question.parts, question.calibration, "logit"))
+    log_odds = graph.add("Concat", *found, axis=1, output="log_odds")
+    scores = graph.add("Sigmoid", log_odds)
+    total = graph.add("ReduceSum", scores, graph.constant(np.array([1])))
+    graph.add("Div", scores, total, output="probabilities")
+    shape: list[str | int] = ["n", len(scorer.classes)]
+    metadata = {"artifact": scorer.hash, "classes": json.dumps(scorer.classes)}
+    return graph.model(encoder, {"probabilities": shape, "log_odds": shape}, metadata)
+
+
+def joined(encoders: Sequence[Encoder]) -> tuple[Encoder, list[NDArray[np.int64]]]:
+    """One encoder for several, and where the encoded columns of each lie among its own.
+
+    A column that several of them encode alike is encoded once.
+
+    Raises
+    ------
+    InvalidInput
+        If one name is read as two different numbers or dates that combinations are made of.
+    """
+    columns: dict[Column, Column] = {}
+    for encoder in encoders:
+        for column in encoder.columns:
+            known = columns.setdefault(_bare(column), column)
+            more = [part for part in column.parts if part not in known.parts]
+            columns[_bare(column)] = replace(known, parts=(*known.parts, *more))
+    made = dict.fromkeys(made for encoder in encoders for made in encoder.combinations)
+    dropped = {item.name: item for encoder in reversed(encoders) for item in encoder.dropped}
+    reads = {column.name for column in columns.values()}
+    confused = InvalidInput(
+        "two classes of the model read a column of one name in different ways, which one ONNX "
+        "graph cannot take; export them one by one (`ClassScorer.questions`)"
+    )
+    try:
+        one = Encoder(
+            columns=list(columns.values()),
+            combinations=list(made),
+            dropped=[item for name, item in dropped.items() if name not in reads],
+        )
+    except DeclarationError as error:
+        raise confused from error
+    place = {reading: place for place, reading in enumerate(_readings(one))}
+    if any(reading not in place for encoder in encoders for reading in _readings(encoder)):
+        raise confused
+    return one, [
+        np.array([place[reading] for reading in _readings(encoder)], dtype=np.int64)
+        for encoder in encoders
+    ]
 
 
 class _Graph:
@@ -133,24 +211,29 @@ class _Graph:
         """The name of the values as int64, cut towards zero."""
         return self._add("Cast", [values], {"to": self._onnx.TensorProto.INT64})
 
-    def add_trees(self, attributes: Mapping[str, Any]) -> str:
+    def add_trees(self, x: str, attributes: Mapping[str, Any]) -> str:
         """The name of the (n, 1) sums of the leaves that x reaches."""
         tensors = {
             name: self._onnx.numpy_helper.from_array(value, name)
             for name, value in attributes.items()
             if isinstance(value, np.ndarray)
         }
-        return self._add("TreeEnsemble", ["x"], {**attributes, **tensors}, domain=_ML)
+        return self._add("TreeEnsemble", [x], {**attributes, **tensors}, domain=_ML)
 
-    def model(self, *, num_columns: int, metadata: dict[str, str]) -> Any:
-        """The finished model, checked."""
+    def model(
+        self,
+        encoder: Encoder,
+        outputs: Mapping[str, Sequence[str | int]],
+        metadata: Mapping[str, str],
+    ) -> Any:
+        """The finished model of what the encoder gives, checked; `outputs` are names and shapes."""
         helper = self._onnx.helper
         double = self._onnx.TensorProto.DOUBLE
         graph = helper.make_graph(
             self._operators,
             "chopmark",
-            [helper.make_tensor_value_info("x", double, ["n", num_columns])],
-            [helper.make_tensor_value_info(name, double, ["n"]) for name in ("score", "log_odds")],
+            [helper.make_tensor_value_info("x", double, ["n", len(encoder.encoded)])],
+            [helper.make_tensor_value_info(name, double, shape) for name, shape in outputs.items()],
             self._constants,
         )
         model = helper.make_model(
@@ -159,7 +242,12 @@ class _Graph:
             ir_version=_IR_VERSION,
             opset_imports=[helper.make_opsetid(*opset) for opset in _OPSETS.items()],
         )
-        helper.set_model_props(model, metadata)
+        read = {
+            "encoded": json.dumps([column.name for column in encoder.encoded]),
+            "reads": json.dumps(encoder.reads),
+            "encoder": json.dumps(encoder.to_json(), sort_keys=True),
+        }
+        helper.set_model_props(model, {**read, **metadata})
         self._onnx.checker.check_model(model, full_check=True)
         return model
 
@@ -178,28 +266,52 @@ class _Graph:
         return name
 
 
-def _part(graph: _Graph, part: Part) -> str:
+def _readings(encoder: Encoder) -> list[_Reading]:
+    """The m encoded columns as what they are, beyond their names."""
+    columns = [_bare(column) for column in encoder.columns]
+    return [
+        (int(step["op"]), columns[step["left"]], columns[step["right"]]) for step in encoder.plan
+    ]
+
+
+def _bare(column: Column) -> Column:
+    """The column without the parts of a date, which are columns of the plan."""
+    return replace(column, parts=()) if column.kind == "date" else column
+
+
+def _summed(
+    graph: _Graph, x: str, parts: Sequence[Part], calibration: Calibration, link: Link
+) -> str:
+    """(n, 1) log-odds (or the number) that parts give to the encoded columns x."""
+    z = graph.constant(np.zeros((1, 1)))
+    for part in parts:
+        z = graph.add("Add", z, _part(graph, x, part))
+    log_odds = _calibrated(graph, z, calibration)
+    return _limited(graph, log_odds) if link == "logit" else log_odds
+
+
+def _part(graph: _Graph, x: str, part: Part) -> str:
     """(n, 1) z of one part."""
     if isinstance(part, Trees):
-        return graph.add_trees(ensemble_of_trees(part))
+        return graph.add_trees(x, ensemble_of_trees(part))
     if isinstance(part, Additive):
-        return _terms(graph, part)
+        return _terms(graph, x, part)
     if isinstance(part, Dense):
-        return _network(graph, part)
+        return _network(graph, x, part)
     raise InvalidInput(
         f"the ONNX export does not know the part `{part.name}`; serve this model from its artifact"
     )
 
 
-def _terms(graph: _Graph, part: Additive) -> str:
+def _terms(graph: _Graph, x: str, part: Additive) -> str:
     """(n, 1) z of an additive model: bias, looked-up weights and slopes."""
     bias = graph.constant(np.array([[part.bias]]))
-    z = graph.add("Add", bias, graph.add_trees(ensemble_of_lookups(part)))
+    z = graph.add("Add", bias, graph.add_trees(x, ensemble_of_lookups(part)))
     sloped = np.flatnonzero((part.terms["num_edges"] >= 0) & (part.terms["slope"] != 0.0))
     if len(sloped) == 0:
         return z
     terms = part.terms[sloped]
-    values = graph.add("Gather", "x", graph.constant(sloped), axis=1)
+    values = graph.add("Gather", x, graph.constant(sloped), axis=1)
     # A missing number has no slope: at the center the line is zero.
     missing = graph.add("IsNaN", values)
     values = graph.add("Where", missing, graph.constant(terms["center"].copy()), values)
@@ -214,10 +326,10 @@ def _terms(graph: _Graph, part: Additive) -> str:
     return graph.add("Add", z, lines)
 
 
-def _network(graph: _Graph, part: Dense) -> str:
+def _network(graph: _Graph, x: str, part: Dense) -> str:
     """(n, 1) z of a network; see `Dense` for its equations and the shape letters."""
     num_members, width = part.heads.shape
-    inputs = [_input(graph, part, column) for column in range(len(part.columns))]
+    inputs = [_input(graph, x, part, column) for column in range(len(part.columns))]
     shape = graph.constant(np.array([0, len(inputs), width]))
     inputs_NMH = graph.add("Reshape", graph.add("Concat", *inputs, axis=1), shape)
     layer_NKH = graph.add("MatMul", graph.constant(part.adapters), inputs_NMH)
@@ -231,11 +343,11 @@ def _network(graph: _Graph, part: Dense) -> str:
     return graph.add("Add", z, graph.constant(np.array([[part.shift]])))
 
 
-def _input(graph: _Graph, part: Dense, column: int) -> str:
+def _input(graph: _Graph, x: str, part: Dense, column: int) -> str:
     """(n, H) what one column gives to the first layer."""
     edge, num_edges, place, num_places = part.columns[column].tolist()
     levels = part.levels[place : place + num_places]
-    values = graph.add("Gather", "x", graph.constant(np.array([column])), axis=1)
+    values = graph.add("Gather", x, graph.constant(np.array([column])), axis=1)
     if num_edges < 0:
         return _looked_up(graph, values, levels)
     low, high = part.edges[edge:][: num_edges - 1], part.edges[edge + 1 :][: num_edges - 1]

@@ -22,8 +22,8 @@ from chopmark.models import Column, Combination, Dropped, Encoder, Kind
 from chopmark.models.column import PARTS
 from chopmark.tabular.kinds import category_column, deduce
 
-MOST_DATES = 8
-"""Differences are made between all pairs of up to this many date columns."""
+MOST_DATES = 20
+"""Differences are made between all pairs of up to this many date columns: 190 of them."""
 
 _TEXT_PARTS = ("length", "words", "digits")
 

@@ -40,7 +40,7 @@ SETTINGS: Mapping[Setting, Mapping[str, float | bool]] = MappingProxyType(
     }
 )
 _MOST_ROUNDS = 2_000
-_MOST_GROWTH = 1.25
+_MOST_GROWTH = 1.5
 _PATIENCE = 60
 _SMALL = 5_000
 
@@ -86,7 +86,7 @@ def raw_of(
 
 
 def grown(rounds: int, problem: Problem) -> int:
-    """Rounds for all rows, where `rounds` was best for the rows of a fold: at most a quarter more.
+    """Rounds for all rows, where `rounds` was best for the rows of a fold: at most half more.
 
     Examples
     --------

@@ -208,6 +208,17 @@ def test_a_group_is_held_out_whole_and_not_read(easyml, table, tmp_path):
     assert_one_line(easyml(*train, "--group", "card", "--time", "paid_at"), "one of --time and")
 
 
+def test_a_first_look_at_a_sample_is_remembered(easyml, table, tmp_path):
+    first, second = tmp_path / "first.chopmark", tmp_path / "second.chopmark"
+    train = ("train", table, "--target", "is_fraud", "--model", "linear", "--sample", 300)
+    for out in (first, second):
+        code, shown, _ = easyml(*train, "--memory", tmp_path / "memory", "--out", out)
+        assert code == 0
+        assert "learn from 300 rows" in shown
+    assert first.read_bytes() == second.read_bytes()
+    assert len(list((tmp_path / "memory").iterdir())) == 1
+
+
 def test_judged_again(easyml, table, model):
     code, shown, _ = easyml("evaluate", model, table, "--target", "is_fraud")
     assert code == 0

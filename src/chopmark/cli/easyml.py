@@ -61,6 +61,8 @@ def train(
     budget: float | None = None,
     drop: tuple[str, ...] = (),
     report: Path | None = None,
+    sample: int | None = None,
+    memory: Path | None = None,
     seed: int = 0,
 ) -> None:
     """Learn from a table, judge what was learned, and save it.
@@ -94,6 +96,11 @@ def train(
         Column that is not learned from; may be given several times.
     report
         HTML page on the held-out rows.
+    sample
+        Learn from so many rows, drawn at random: a first look at a large table.
+    memory
+        Folder that keeps what was read from the table: the next model of it, of another family
+        say, begins with learning. It may be emptied at any time.
     seed
         Same seed, same table: same model.
     """
@@ -119,9 +126,11 @@ def train(
         budget=budget,
         task=task,
         positive=positive,
+        sample=sample,
+        memory=memory,
         seed=seed,
     )
-    with _learning(learned.height) as on_progress:
+    with _learning(min(learned.height, sample or learned.height)) as on_progress:
         fitted.fit(learned, target=target, on_progress=on_progress)
     fitted.save(out)
     if split is None:

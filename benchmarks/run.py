@@ -37,6 +37,11 @@ SCRIPTS = {
     "easyml": Script("easyml.py", "EasyML: first model, middling table, scorer's process, stages"),
     "encode": Script("encode.py", "typed processing on one core and on two"),
     "shap": Script("shap.py", "Shapley values, beside LightGBM"),
+    "rules": Script("rules.py", "rules beside other engines, 2,000 rules, hot swap, backtest"),
+    "judging": Script("rule_judging.py", "rules judged on a labelled past, beside Polars"),
+    "decisions": Script("decision_parity.py", "decisions live, replayed, audited, backtested"),
+    "damping": Script("damping.py", "limit changes and reversals of damped scores"),
+    "audit": Script("audit.py", "the chain of hashes: append and verify"),
     "simulator": Script("simulator.py", "the simulated exchange"),
 }
 

@@ -16,8 +16,10 @@ from chopmark.expressions import (
     MAX_LENGTH,
     Codes,
     compile_program,
+    for_rows,
     parse,
     run,
+    run_row,
 )
 from chopmark.testing.oracle import Micros, evaluate
 
@@ -45,6 +47,20 @@ def computed(text, rows):
     return expression.kind, matrix[-1]
 
 
+def computed_alone(text, row):
+    """The value that the kernel for one row gives."""
+    places = {name: place for place, name in enumerate(KINDS)}
+    program = compile_program([(parse(text, KINDS), len(KINDS))], places, CODES)
+    num_columns = len(KINDS) + 1
+    registers = np.full(num_columns + program.num_temporaries, 7.0)  # left by another
+    for name, place in places.items():
+        value = row[name]
+        text_code = CODES.value(value) if isinstance(value, str) else value
+        registers[place] = math.nan if value is None else text_code
+    run_row(for_rows(program, num_columns), program.constants, registers)
+    return registers[len(KINDS)]
+
+
 def expected(text, row):
     """The oracle's value, as the machine would show it."""
     value = evaluate(text, row)
@@ -57,6 +73,8 @@ def assert_agreed(text, rows):
     _, whole = computed(text, rows)
     alone = np.concatenate([computed(text, [row])[1] for row in rows])
     assert whole.tobytes() == alone.tobytes(), text
+    by_row = np.array([computed_alone(text, row) for row in rows])
+    assert whole.tobytes() == by_row.tobytes(), text
     oracle = np.array([expected(text, row) for row in rows])
     assert np.array_equal(whole, oracle, equal_nan=True), (text, rows, whole, oracle)
 

@@ -8,8 +8,10 @@ event and its decision as one group, and whoever answers a client waits for `log
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -17,8 +19,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from chopmark.decisions.case import Asked, Value
 from chopmark.decisions.decision import PREFIX, Decision, Reason, decision_id
-from chopmark.decisions.policy import Policy, Value, score_reasons
+from chopmark.decisions.orders import LockSet
+from chopmark.decisions.policy import Policy
+from chopmark.decisions.reasons import score_reasons
 from chopmark.errors import (
     AlreadyTaken,
     ArtifactError,
@@ -37,11 +42,17 @@ from chopmark.features.catalog import Catalog
 from chopmark.features.columns import known_instant
 from chopmark.features.fold import Fold, Snapshot
 from chopmark.models.model import Scorer
-from chopmark.times import DAY, moment
+from chopmark.rules.book import NOTHING, RuleBook
+from chopmark.rules.code import Value as RuleValue
+from chopmark.rules.orders import ABOUT_RULES
+from chopmark.rules.rule import Language
+from chopmark.times import DAY, instant, moment
 
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_FILE = "state.npz"
+LOCK_PREFIX = "lock:"
+"""Before the id of an event: the id of the lock that a rule set when it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +76,14 @@ class Application:
                 "`chopmark.Decision` to its event types"
             )
         schema = self.catalog.schema
-        for name in self.policy.gated:
+        for name in sorted(self.policy.assessed):
             if name not in schema.types:
                 raise PolicyError(
-                    f"the policy gates event `{name}`, which the schema lacks"
+                    f"the policy decides about event `{name}`, which the schema lacks"
                     + did_you_mean(name, schema.types)
                 )
+        withdrawn = self.policy.withdrawals.gated if self.policy.withdrawals else ()
+        for name in (*self.policy.gated, *withdrawn):
             amount = schema.fields.get(self.policy.amount)
             if self.policy.amount not in schema.fields_of[name]:
                 raise PolicyError(
@@ -82,11 +95,12 @@ class Application:
                     f"the policy bounds field `{self.policy.amount}`, which must be declared as "
                     "`Usd`: whole cents"
                 )
-        if self.policy.spent not in self.catalog.names:
-            raise PolicyError(
-                f"the policy reads feature `{self.policy.spent}`, which the catalog lacks"
-                + did_you_mean(self.policy.spent, self.catalog.names)
-            )
+        for name in self.policy.reads:
+            if name not in self.catalog.names:
+                raise PolicyError(
+                    f"the policy reads feature `{name}`, which the catalog lacks"
+                    + did_you_mean(name, self.catalog.names)
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +163,16 @@ class Engine:
         self.vault = vault
         self.trust_known_at = trust_known_at
         self.scorer: Scorer | None = None
+        self._language = Language(self.catalog)
         self.fold = self._empty_fold()
         self.offset = 0
         self._last_id = ""
         self._in_step = False
         self._places: list[int] = []
-        self._spent_place = self.catalog.names.index(self.policy.spent)
+        self._place_of = {name: place for place, name in enumerate(self.catalog.names)}
         self._policy_hash = self.policy.hash
-        self._learns_from_decisions = "decision" in self.catalog.event_types
+        self._draws = bytes.fromhex(self.vault.token("codes", "draws")[4:])
+        self.book = self.empty_book()
         if scorer is not None:
             self.use(scorer)
 
@@ -208,39 +224,31 @@ class Engine:
         event, event_body = self._admit(event)
         self._in_step = True
         values = self.fold.step(event)
-        score, reasons = self._score(values)
-        spent = values[self._spent_place]
-        verdict = self.policy.decide(
-            score,
-            event_type=type_name(event),
-            amount_usd=getattr(event, self.policy.amount, None),
-            spent_usd=spent if isinstance(spent, float) else 0.0,
-        )
-        decision = Decision(
-            id=decision_id(event.id),
-            happened_at=event.known_at or event.happened_at,
-            known_at=event.known_at,
-            about=event.id,
-            about_type=type_name(event),
-            user=user,
-            score=score,
-            limit_usd=verdict.limit_usd,
-            allowed_usd=verdict.allowed_usd,
-            action=verdict.action,
-            reasons=[*verdict.reasons, *reasons],
-            catalog=self.catalog.hash,
-            model=self.scorer.hash if self.scorer is not None else None,
-            policy=self._policy_hash,
-            values=values,
-            latency_us=(perf_counter_ns() - started) // 1000,
-        )
-        if self._learns_from_decisions:
-            self.fold.step(decision, read=False)
+        decided, lock = self._decide(event, event_body, user, values, self.book)
+        decision = Decision(**decided, latency_us=(perf_counter_ns() - started) // 1000)
         body = self.schema.encode(decision)
-        first = self.log.append_encoded([(event, event_body), (decision, body)])
-        self.offset, self._last_id = first + 1, decision.id
+        group: list[tuple[Event, bytes]] = [(event, event_body), (decision, body)]
+        if lock is not None:
+            group.append((lock, self.schema.encode(lock)))
+        for learned, _ in group[1:]:
+            if type_name(learned) in self.catalog.event_types:
+                self.fold.step(learned, read=False)
+        first = self.log.append_encoded(group)
+        self.offset, self._last_id = first + len(group) - 1, group[-1][0].id
         self._in_step = False
-        return Assessment(decision, body, first + 1)
+        return Assessment(decision, body, self.offset)
+
+    def take(self, event: Event) -> bool:
+        """Take in an event, and decide about the user anew if its type is rescored.
+
+        False for a repeat. Raises as `assess` and `observe` do.
+        """
+        if type_name(event) not in self.policy.rescored or getattr(event, "user", None) is None:
+            return self.observe(event) is not None
+        if self._known(event) is not None:
+            return False
+        self.assess(event)
+        return True
 
     def observe(self, event: Event) -> int | None:
         """Take in an event without deciding anything; its offset, or None for a repeat.
@@ -258,6 +266,7 @@ class Engine:
         self._in_step = True
         self.fold.step(event, read=False)
         self.offset, self._last_id = self.log.append_encoded([(event, body)]), event.id
+        self._obey(event, body)
         self._in_step = False
         return self.offset
 
@@ -304,14 +313,22 @@ class Engine:
             except SnapshotError as error:
                 logger.warning("rebuilding the state from the first event: %s", error)
                 fold, offset, last_id = self._empty_fold(), 0, ""
+        # Nothing is assessed over a state that is half rebuilt.
+        self._in_step = True
+        self.fold, self.book = fold, self.empty_book()
+        for body in fold.kept:
+            self.book.apply(self.schema.decode(body))
         for batch in self.log.read(after=offset):
             events = [event for _, event in batch]
             for _ in fold.replay(
                 fold.columns_of(events), wanted=np.zeros(len(events), dtype=np.bool_)
             ):
                 pass
+            for event in events:
+                if isinstance(event, ABOUT_RULES):
+                    self._obey(event, self.schema.encode(event))
             offset, last_id = batch[-1][0], batch[-1][1].id
-        self.fold, self.offset, self._last_id, self._in_step = fold, offset, last_id, False
+        self.offset, self._last_id, self._in_step = offset, last_id, False
         return offset
 
     def snapshot(self) -> Snapshot:
@@ -331,37 +348,123 @@ class Engine:
         if self.scorer is not None:
             self.scorer.warm()
 
-    def recompute(self, decision: Decision) -> list[str]:
+    def recompute(self, decision: Decision, *, book: RuleBook | None = None) -> list[str]:
         """Names of the fields that come out differently when a decision is made again.
 
-        From the feature values in the record, with this engine's model and policy; empty if
-        all is as recorded, bit for bit.
+        From the feature values in the record, with this engine's model and policy; empty if all
+        is as recorded, bit for bit.
+
+        Parameters
+        ----------
+        book : RuleBook, optional
+            The rules as they were then (`replayed` knows them); those of now by default.
         """
+        book = self.book if book is None else book
         made_by = {
             "catalog": self.catalog.hash,
             "policy": self._policy_hash,
             "model": self.scorer.hash if self.scorer is not None else None,
+            "book": book.hash,
         }
         other = [name for name, value in made_by.items() if getattr(decision, name) != value]
         if other:
             return other
-        event = self.log.find(decision.about)
-        score, reasons = self._score(decision.values)
-        spent = decision.values[self._spent_place]
-        verdict = self.policy.decide(
-            score,
-            event_type=decision.about_type,
+        event, body = self.log.find(decision.about), self.log.get_body(decision.about)
+        if event is None or body is None:
+            return ["about"]
+        again, _ = self._decide(event, body, decision.user, decision.values, book)
+        return [name for name, value in again.items() if getattr(decision, name) != value]
+
+    def _decide(
+        self, event: Event, body: bytes, user: str, values: list[Value], book: RuleBook
+    ) -> tuple[dict[str, Any], LockSet | None]:
+        """The fields of the decision about an event, and the lock that a rule sets with it."""
+        score, reasons = self._score(values)
+        kind, at = type_name(event), event.known_at or event.happened_at
+        ruling = NOTHING
+        if book.has_rules:
+            given = [self._value(name, event, kind, values, score) for name in book.inputs]
+            ruling = book.rule_on(given, event_type=kind, user=user, at=instant(at))
+        asked = Asked(
+            event_id=event.id,
+            event_type=kind,
+            user=user,
+            at=instant(at),
+            score=score,
             amount_usd=getattr(event, self.policy.amount, None),
-            spent_usd=spent if isinstance(spent, float) else 0.0,
+            rail=getattr(event, self.policy.rail, None),
         )
-        again = {
+        read = dict(zip(self.catalog.names, values, strict=True))
+        verdict = self.policy.decide(asked, read, ruling, key=self._draws)
+        lock = None
+        if verdict.lock is not None and "lock_set" in self.schema.types:
+            locked, days, rule = verdict.lock
+            lock = LockSet(
+                id=f"{LOCK_PREFIX}{event.id}",
+                happened_at=at,
+                known_at=event.known_at,
+                user=user,
+                score=locked,
+                expires_at=at + timedelta(days=days),
+                reason=f"rule {rule} was true of {event.id}",
+                author=f"rule:{rule}",
+            )
+        made = {
+            "id": decision_id(event.id),
+            "happened_at": at,
+            "known_at": event.known_at,
+            "about": event.id,
+            "about_type": kind,
+            "user": user,
             "score": score,
             "limit_usd": verdict.limit_usd,
             "allowed_usd": verdict.allowed_usd,
             "action": verdict.action,
             "reasons": [*verdict.reasons, *reasons],
+            "score_in_force": verdict.score_in_force,
+            "authority": verdict.authority,
+            "held_logit": verdict.held_logit,
+            "dwell": verdict.dwell,
+            "state": verdict.state,
+            "rules": list(ruling.hits),
+            "leaves": ruling.leaves,
+            "friction": verdict.friction,
+            "friction_propensity": verdict.friction_propensity,
+            "multiplier": verdict.multiplier,
+            "propensity": verdict.propensity,
+            "delay_s": verdict.delay_s,
+            "queue": verdict.queue,
+            "tags": verdict.tags,
+            "catalog": self.catalog.hash,
+            "model": self.scorer.hash if self.scorer is not None else None,
+            "policy": self._policy_hash,
+            "book": book.hash,
+            "inputs": sha256(body + msgspec.json.encode(values)).hexdigest(),
+            "values": values,
         }
-        return [name for name, value in again.items() if getattr(decision, name) != value]
+        return made, lock
+
+    def _value(
+        self, name: str, event: Event, kind: str, values: Sequence[Value], score: float | None
+    ) -> RuleValue:
+        """What a rule reads by a name: a feature, the score, or a field of the event."""
+        place = self._place_of.get(name)
+        if place is not None:
+            return values[place]
+        if name == "score":
+            return score
+        if name == "event_type":
+            return kind
+        if name == "as_of":
+            return float(instant(event.known_at or event.happened_at))
+        value = getattr(event, name, None)
+        return float(instant(value)) if isinstance(value, datetime) else value
+
+    def _obey(self, event: Event, body: bytes) -> None:
+        """Take in an order about rules, and keep it for the next snapshot."""
+        if isinstance(event, ABOUT_RULES):
+            self.book.apply(event)
+            self.fold.kept.append(body.decode())
 
     def _score(self, values: Sequence[Value]) -> tuple[float | None, list[Reason]]:
         """Score and reasons; without a working model None, and a reason that says so."""
@@ -383,11 +486,12 @@ class Engine:
     def _known(self, event: Event) -> Event | None:
         if isinstance(event, Decision):
             raise InvalidEvent("expected a fact, got a `decision`: these are made here")
-        if event.id.startswith(PREFIX):
-            raise InvalidEvent(
-                f"expected an id that does not begin with `{PREFIX}`: such ids are those of "
-                "decisions - at `$.id`"
-            )
+        for prefix in (PREFIX, LOCK_PREFIX):
+            if event.id.startswith(prefix):
+                raise InvalidEvent(
+                    f"expected an id that does not begin with `{prefix}`: such ids are made here "
+                    "- at `$.id`"
+                )
         if self._in_step:
             raise LogUnavailable("an earlier event was left half done; recover the engine first")
         recorded = self.log.find(event.id)
@@ -440,6 +544,8 @@ class Engine:
                 "expected no `known_at`: the log says when an event was known - at `$.known_at`"
             )
         proposed = known_instant(event) if self.trust_known_at else None
+        self.book.check(event)
+        self.policy.check(event)
         event = self.vault.seal(event, self.schema)
         event = msgspec.structs.replace(event, known_at=moment(self.log.known_at(proposed)))
         try:
@@ -448,8 +554,40 @@ class Engine:
             raise InvalidEvent(f"expected an event that can be written, got: {error}") from error
         return self.schema.decode(body), body
 
+    def empty_book(self) -> RuleBook:
+        """A rule book over this engine's catalog, without rules."""
+        return RuleBook(self._language, self.fold.codes)
+
     def _empty_fold(self) -> Fold:
         return Fold(self.catalog, key=bytes.fromhex(self.vault.token("codes", "fold")[4:]))
+
+
+def is_made_here(event: Event) -> bool:
+    """Whether an engine wrote an event itself: a decision, or a lock that a rule set.
+
+    Who assesses the events of one log over another leaves these out: they are made again.
+    """
+    return isinstance(event, Decision) or event.id.startswith(LOCK_PREFIX)
+
+
+def replayed(engine: Engine, log: EventLog) -> Iterator[tuple[Decision, list[str]]]:
+    """Every decision of a log, and what comes out differently when it is made again.
+
+    Each with the rules that were in force when it was made. Changes nothing.
+
+    Parameters
+    ----------
+    engine : Engine
+        With the model and the policy that made them; decisions of others differ in ``model``
+        or ``policy``.
+    """
+    book = engine.empty_book()
+    for batch in log.read():
+        for _, event in batch:
+            if isinstance(event, ABOUT_RULES):
+                book.apply(event)
+            elif isinstance(event, Decision):
+                yield event, engine.recompute(event, book=book)
 
 
 def replay(
@@ -472,6 +610,8 @@ def replay(
     """
     decisions = []
     for position, event in enumerate(events, start=1):
+        if is_made_here(event):
+            continue
         if type_name(event) in decide:
             decisions.append(engine.assess(event).decision)
         else:

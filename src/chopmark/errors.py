@@ -5,7 +5,8 @@
     │   ├── InvalidEvent      an event does not fit its declared type
     │   │   └── AlreadyTaken  it was taken in earlier, so no decision can be made about it
     │   ├── InvalidTable      a table lacks a column, a row or a label that is needed
-    │   └── InvalidExpression the text of an expression or a rule is wrong (caret and hint)
+    │   ├── InvalidExpression the text of an expression is wrong (caret and hint)
+    │   └── RuleError         a rule, a list or an order about them cannot be
     ├── DeclarationError      our own code declares something that cannot be
     │   ├── SchemaError       an event type or a field
     │   ├── FeatureError      a feature
@@ -47,6 +48,10 @@ class InvalidTable(InvalidInput):
 
 class InvalidExpression(InvalidInput):
     """The text of an expression is wrong; the message carries a caret and a hint."""
+
+
+class RuleError(InvalidInput):
+    """A rule, a list or an order about them cannot be; with the place and the reason."""
 
 
 class DeclarationError(ChopmarkError):

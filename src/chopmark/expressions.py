@@ -8,6 +8,10 @@ does not exist.
 
     amount_usd > 3 * purchase_amount_usd_mean_30d and country in ("DE", "FR")
     0 if missing(age_days) else log1p(age_days)
+    issuer in list("breached_issuers") and matches(email_domain, "[0-9]{4}")
+
+Functions of texts and named lists exist where a caller gives them: they are asked outside of
+the kernel, and what comes of them are columns like all others (`ask_outside`).
 
 Semantics
 ---------
@@ -22,9 +26,10 @@ only if the texts do, up to a collision of probability 2**-52.
 """
 
 import ast
+import copy
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal
@@ -91,6 +96,48 @@ FUNCTIONS: dict[str, Function] = {
 
 
 @dataclass(frozen=True, slots=True)
+class TextFunction:
+    """A function that looks at texts themselves, which the kernel never sees.
+
+    Attributes
+    ----------
+    arguments : tuple of {"text", "constant"}
+        A "constant" stands written in the expression, so that it can be checked once.
+    result : {"number", "boolean"}
+    apply : callable
+        From texts that are not missing to a number or a truth.
+    meaning : str
+    check : callable, optional
+        Given the constants; raises `InvalidExpression` if they will not do.
+    """
+
+    arguments: tuple[Literal["text", "constant"], ...]
+    result: Literal["number", "boolean"]
+    apply: Callable[..., float | bool]
+    meaning: str
+    check: Callable[..., None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """One question of an expression that is answered outside of the kernel.
+
+    Attributes
+    ----------
+    arguments : tuple of (bool, str)
+        Whether it is a column's name, and else the constant itself.
+    function : str
+        Name of the function; "" asks whether the one column is in a list.
+    members : str
+        Name of the list; "" for a function.
+    """
+
+    arguments: tuple[tuple[bool, str], ...]
+    function: str = ""
+    members: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Expression:
     """A checked expression.
 
@@ -104,6 +151,8 @@ class Expression:
         Names that it reads, sorted.
     hash : str
         Of its tree: white space and parentheses do not change it.
+    lists : tuple of str
+        Names of the lists that it asks, sorted.
     """
 
     text: str
@@ -111,6 +160,28 @@ class Expression:
     reads: tuple[str, ...]
     hash: str
     tree: ast.expr = field(repr=False, compare=False)
+    lists: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A boolean expression taken apart.
+
+    Attributes
+    ----------
+    expression : Expression
+    outside : dict of str to Outside
+        What is answered outside of the kernel, by how it is written.
+    leaves : dict of str to tree
+        What ``and``, ``or`` and ``not`` are about, by how it is written.
+    tree : ast.expr
+        The expression over its leaves, which are names in it.
+    """
+
+    expression: Expression
+    outside: dict[str, Outside]
+    leaves: dict[str, ast.expr]
+    tree: ast.expr
 
 
 @dataclass(slots=True)
@@ -131,13 +202,23 @@ class Program:
     num_temporaries: int
 
 
-def parse(text: str, kinds: Mapping[str, Kind]) -> Expression:
+def parse(
+    text: str,
+    kinds: Mapping[str, Kind],
+    *,
+    functions: Mapping[str, TextFunction] | None = None,
+    lists: Mapping[str, Kind] | None = None,
+) -> Expression:
     """The checked expression of a text.
 
     Parameters
     ----------
     kinds : mapping of str to kind
         The names that may be read.
+    functions : mapping of str to TextFunction, optional
+        Functions of texts that may be called.
+    lists : mapping of str to kind, optional
+        Lists that may be asked by ``x in list("name")``, with the kind of their members.
 
     Raises
     ------
@@ -166,7 +247,7 @@ def parse(text: str, kinds: Mapping[str, Kind]) -> Expression:
     except (ValueError, RecursionError, MemoryError) as error:
         raise InvalidExpression(f"expected a readable expression, got one that is not: {error}") \
             from None  # fmt: skip
-    checker = _Checker(source, kinds)
+    checker = _Checker(source, kinds, functions or {}, lists or {})
     kind = checker.kind_of(tree, depth=0)
     if kind is None:
         raise _complaint(source, 0, "expected an expression with a value, got only `None`")
@@ -177,7 +258,50 @@ def parse(text: str, kinds: Mapping[str, Kind]) -> Expression:
         reads=tuple(sorted(checker.reads)),
         hash=sha256(dump.encode()).hexdigest(),
         tree=tree,
+        lists=tuple(sorted(checker.lists)),
     )
+
+
+def take_apart(expression: Expression, functions: Mapping[str, TextFunction]) -> Condition:
+    """A boolean expression as its leaves and what is asked outside of the kernel.
+
+    Parameters
+    ----------
+    functions : mapping of str to TextFunction
+        Those that it was parsed with.
+    """
+    outside: dict[str, Outside] = {}
+    leaves: dict[str, ast.expr] = {}
+    # The tree belongs to its expression, which others compile too.
+    tree = _Outsider(functions, outside).visit(copy.deepcopy(expression.tree))
+    return Condition(
+        expression=expression, outside=outside, tree=_split(tree, leaves), leaves=leaves
+    )
+
+
+def _split(tree: ast.expr, leaves: dict[str, ast.expr]) -> ast.expr:
+    match tree:
+        case ast.BoolOp(op=op, values=values):
+            return ast.BoolOp(op=op, values=[_split(value, leaves) for value in values])
+        case ast.UnaryOp(op=ast.Not() as op, operand=operand):
+            return ast.UnaryOp(op=op, operand=_split(operand, leaves))
+    name = written(tree)
+    leaves[name] = tree
+    return ast.Name(id=name, ctx=ast.Load())
+
+
+def written(tree: ast.expr) -> str:
+    """A checked tree as a text of the language."""
+    return ast.unparse(_Readable().visit(copy.deepcopy(tree)))
+
+
+class _Readable(ast.NodeTransformer):
+    """Takes back what the checker put into a tree."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        if isinstance(node.op, _Seconds):
+            node.op = ast.Sub()
+        return self.generic_visit(node)
 
 
 def compile_program(
@@ -204,7 +328,7 @@ def compile_program(
     )
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def run(code, constants, columns, temporaries, size):  # type: ignore[no-untyped-def]
     """Execute a program over the first ``size`` entries of all columns, in place.
 
@@ -346,12 +470,190 @@ def run(code, constants, columns, temporaries, size):  # type: ignore[no-untyped
                     out[i] = nan
 
 
+def for_rows(program: Program, num_columns: int) -> NDArray[np.int64]:
+    """The code of a program as `run_row` takes it: one array of registers, no negative ones."""
+    code = program.code.copy()
+    constant, members = code[:, 0] == _CONST, code[:, 0] == _IN
+    registers = np.ones(code.shape, dtype=np.bool_)
+    registers[:, 0] = False
+    registers[:, 2] = ~constant
+    registers[:, 3] = ~(constant | members)
+    return np.where(registers & (code < 0), num_columns - 1 - code, code)
+
+
+@njit(cache=True, nogil=True)
+def run_row(code, constants, registers):  # type: ignore[no-untyped-def]
+    """Execute a program over one row, with the bits of `run` and a tenth of its time.
+
+    Parameters
+    ----------
+    code : (m, 4) int64
+        From `for_rows`.
+    constants
+        Of the `Program`.
+    registers : (num_columns + num_temporaries,) float64
+        The columns, then scratch space.
+    """
+    nan = np.nan
+    for step in range(code.shape[0]):
+        op = code[step, 0]
+        target = code[step, 1]
+        if op == _CONST:
+            registers[target] = constants[code[step, 2]]
+            continue
+        x = registers[code[step, 2]]
+        if op == _IN:
+            first = np.int64(constants[code[step, 3]])
+            last = np.int64(constants[code[step, 3] + 1])
+            found = 0.0
+            for k in range(first, last):
+                if constants[k] == x:
+                    found = 1.0
+            registers[target] = nan if math.isnan(x) else found
+            continue
+        y = registers[code[step, 3]]
+        value = nan
+        if op == _LT:
+            if not (math.isnan(x) or math.isnan(y)):
+                value = 1.0 if x < y else 0.0
+        elif op == _AND:
+            value = 0.0 if x == 0.0 or y == 0.0 else (nan if x != x or y != y else 1.0)
+        elif op == _OR:
+            value = 1.0 if x == 1.0 or y == 1.0 else (nan if x != x or y != y else 0.0)
+        elif op == _LE:
+            if not (math.isnan(x) or math.isnan(y)):
+                value = 1.0 if x <= y else 0.0
+        elif op == _EQ:
+            if not (math.isnan(x) or math.isnan(y)):
+                value = 1.0 if x == y else 0.0
+        elif op == _NE:
+            if not (math.isnan(x) or math.isnan(y)):
+                value = 1.0 if x != y else 0.0
+        elif op == _NOT:
+            value = 1.0 - x
+        elif op == _COPY:
+            value = x
+        elif op == _MISSING:
+            value = 1.0 if math.isnan(x) else 0.0
+        elif op == _NEG:
+            value = -x
+        elif op == _ADD:
+            value = x + y
+        elif op == _SUB:
+            value = x - y
+        elif op == _SECONDS:
+            value = (x - y) / 1e6
+        elif op == _MUL:
+            value = x * y
+        elif op == _DIV:
+            value = x / y if y != 0.0 else nan
+        elif op == _MOD:
+            value = x - np.floor(x / y) * y if y != 0.0 else nan
+        elif op == _COALESCE:
+            value = y if math.isnan(x) else x
+        elif op == _SELECT:
+            value = registers[target]
+            if x == 0.0:
+                value = y
+            elif x != 1.0:
+                value = nan
+        elif op == _ABS:
+            value = abs(x)
+        elif op == _LOG:
+            value = math.log(x) if x > 0.0 else nan
+        elif op == _LOG1P:
+            value = math.log1p(x) if x > -1.0 else nan
+        elif op == _EXP:
+            value = math.exp(x) if x < 709.0 else nan
+        elif op == _SQRT:
+            value = math.sqrt(x) if x >= 0.0 else nan
+        elif op == _FLOOR:
+            value = np.floor(x)
+        elif op == _MIN:
+            if not (math.isnan(x) or math.isnan(y)):
+                value = min(x, y)
+        elif op == _MAX:
+            if not (math.isnan(x) or math.isnan(y)):
+                value = max(x, y)
+        elif op == _HOUR:
+            value = np.floor(x / 3.6e9) % 24.0
+        elif op == _WEEKDAY:
+            value = (np.floor(x / 8.64e10) + 3.0) % 7.0
+        if op in (_ADD, _SUB, _MUL, _DIV, _MOD) and not math.isfinite(value):
+            value = nan
+        registers[target] = value
+
+
+class _Outsider(ast.NodeTransformer):
+    """Puts columns in the place of what is asked outside."""
+
+    def __init__(self, functions: Mapping[str, TextFunction], asked: dict[str, Outside]) -> None:
+        self.functions = functions
+        self.asked = asked
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        assert isinstance(node.func, ast.Name)
+        if node.func.id not in self.functions:
+            return self.generic_visit(node)
+        arguments = tuple(_argument(argument) for argument in node.args)
+        return self.column(node, Outside(arguments, function=node.func.id))
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        asks = [member_list(right) for right in node.comparators]
+        if not any(asks):
+            return self.generic_visit(node)
+        # A chain may ask several: each link is one comparison of its own.
+        links: list[ast.expr] = []
+        left = node.left
+        for op, right, name in zip(node.ops, node.comparators, asks, strict=True):
+            link: ast.expr = ast.Compare(left, [ast.In() if name else op], [right])
+            if name:
+                link = self.column(link, Outside((_argument(left),), members=name))
+                if isinstance(op, ast.NotIn):
+                    link = ast.UnaryOp(op=ast.Not(), operand=link)
+            else:
+                self.generic_visit(link)
+            links.append(link)
+            left = right
+        return links[0] if len(links) == 1 else ast.BoolOp(op=ast.And(), values=links)
+
+    def column(self, question: ast.expr, outside: Outside) -> ast.expr:
+        name = written(question)
+        self.asked[name] = outside
+        return ast.Name(id=name, ctx=ast.Load())
+
+
+def _argument(node: ast.expr) -> tuple[bool, str]:
+    """A column to read, or a constant."""
+    if isinstance(node, ast.Name):
+        return True, node.id
+    assert isinstance(node, ast.Constant)
+    return False, str(node.value)
+
+
+def member_list(node: ast.expr) -> str:
+    """The name in ``list("name")``, "" for any other node."""
+    match node:
+        case ast.Call(func=ast.Name(id="list"), args=[ast.Constant(value=str(name))], keywords=[]):
+            return name
+    return ""
+
+
 class _Checker:
     """Finds the kind of each node, and refuses all that the language does not have."""
 
-    def __init__(self, text: str, kinds: Mapping[str, Kind]) -> None:
+    def __init__(
+        self,
+        text: str,
+        kinds: Mapping[str, Kind],
+        functions: Mapping[str, TextFunction],
+        known_lists: Mapping[str, Kind],
+    ) -> None:
         self.text = text
         self.kinds = kinds
+        self.functions = functions
+        self.known_lists = known_lists
+        self.lists: set[str] = set()
         self.reads: set[str] = set()
         self.found: dict[ast.expr, Kind | None] = {}
 
@@ -422,9 +724,11 @@ class _Checker:
             return "boolean"
         if name == "coalesce" and len(arguments) == 2:
             return self.same_kind(arguments[0], arguments[1], depth)
+        if name in self.functions:
+            return self.kind_of_text_call(node, name, self.functions[name], arguments, depth)
         function = FUNCTIONS.get(name)
         if function is None and name not in ("missing", "coalesce"):
-            hint = did_you_mean(name, [*FUNCTIONS, "missing", "coalesce"])
+            hint = did_you_mean(name, [*FUNCTIONS, *self.functions, "missing", "coalesce"])
             raise self.complain(node, f"unknown function `{name}`{hint}")
         wanted = len(function.arguments) if function else (1 if name == "missing" else 2)
         if function is None or len(arguments) != wanted:
@@ -435,10 +739,51 @@ class _Checker:
             self.expect(argument, kind, depth)
         return function.result
 
+    def kind_of_text_call(
+        self,
+        node: ast.expr,
+        name: str,
+        function: TextFunction,
+        arguments: list[ast.expr],
+        depth: int,
+    ) -> Kind:
+        if len(arguments) != len(function.arguments):
+            raise self.complain(
+                node,
+                f"expected {len(function.arguments)} argument(s) for `{name}`, got "
+                f"{len(arguments)}",
+            )
+        constants = []
+        for argument, wanted in zip(arguments, function.arguments, strict=True):
+            self.expect(argument, "text", depth)
+            if wanted == "constant":
+                if not isinstance(argument, ast.Constant) or argument.value is None:
+                    raise self.complain(argument, f"expected a text written out for `{name}`")
+                constants.append(argument.value)
+            elif not isinstance(argument, ast.Name):
+                raise self.complain(argument, f"expected the name of a text for `{name}`")
+        if function.check is not None:
+            try:
+                function.check(*constants)
+            except InvalidExpression as error:
+                raise self.complain(node, str(error)) from None
+        return function.result
+
+    def check_list(self, left: ast.expr, right: ast.expr, name: str, depth: int) -> None:
+        if name not in self.known_lists:
+            hint = did_you_mean(name, self.known_lists)
+            raise self.complain(right, f"unknown list `{name}`{hint}")
+        if not isinstance(left, ast.Name):
+            raise self.complain(left, "expected a name before `in list(...)`")
+        self.expect(left, self.known_lists[name], depth)
+        self.lists.add(name)
+
     def check_comparison(
         self, node: ast.expr, op: ast.cmpop, left: ast.expr, right: ast.expr, depth: int
     ) -> None:
-        if isinstance(op, ast.In | ast.NotIn):
+        if isinstance(op, ast.In | ast.NotIn) and member_list(right):
+            self.check_list(left, right, member_list(right), depth)
+        elif isinstance(op, ast.In | ast.NotIn):
             if not isinstance(right, ast.Tuple | ast.List | ast.Set) or not right.elts:
                 raise self.complain(right, "expected a list of constants after `in`")
             kind = self.kind_of(left, depth)

@@ -5,31 +5,13 @@ import sys
 
 import pytest
 
-from chopmark.cli import app, main
+from chopmark.cli import app
 from chopmark.models import load_scorer
 from chopmark.pipelines import DataFolder
 from chopmark.pipelines.exchange import application
 
 # `main` takes the arguments of the process, as a user's does.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked:UserWarning")
-
-
-@pytest.fixture
-def chopmark(monkeypatch, capsys):
-    """Run a command line in this process; exit code, output, errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["chopmark", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "120")
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import httpx
 import numpy as np
@@ -17,7 +18,6 @@ import polars as pl
 import pytest
 
 from chopmark.blend import EasyBlend
-from chopmark.cli import main
 from chopmark.models import Additive, Term, load_scorer
 from chopmark.tabular import EasyML
 
@@ -27,21 +27,9 @@ COMMANDS = ("train", "evaluate", "explain", "score", "describe", "export", "serv
 
 
 @pytest.fixture
-def easyml(monkeypatch, capsys):
+def easyml(chopmark):
     """Run a command of the group in this process; exit code, output, errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["chopmark", "easyml", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "150")
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return partial(chopmark, "easyml")
 
 
 def payments(n=600, seed=0):

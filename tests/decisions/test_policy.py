@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from chopmark.decisions import (
     FLOOR_USD,
+    Asked,
     Decision,
     LimitCurve,
     Policy,
@@ -28,7 +29,8 @@ POLICY = Policy()
 
 
 def decide(policy=POLICY, *, score, amount=None, spent=0.0, event_type="purchase"):
-    return policy.decide(score, event_type=event_type, amount_usd=amount, spent_usd=spent)
+    asked = Asked(event_id="p", event_type=event_type, user="ann", score=score, amount_usd=amount)
+    return policy.decide(asked, {policy.spent: spent})
 
 
 @given(scores, cents, cents)

@@ -17,6 +17,7 @@ import pytest
 
 from chopmark.errors import LogUnavailable
 from chopmark.events import SqliteLog, sqlitefile, sqlitelog
+from chopmark.events.chain import verify
 from tests.events.worlds import SCHEMA, START, pair
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,7 @@ def check_whole(path: Path, num_acknowledged: int) -> int:
     with SqliteLog(path, SCHEMA) as log:
         ids = [event.id for batch in log.read() for _, event in batch]
         assert len(log) == len(ids) >= num_acknowledged
+        assert verify(log.read_records).fault is None
         # Pairs in order, once, and none cut in two.
         assert ids == [
             name for n in range(len(ids) // 2) for name in (f"event-{n}", f"decision:event-{n}")

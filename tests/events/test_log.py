@@ -146,7 +146,7 @@ def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match=r"layout version 1 .* got 99"):
+    with pytest.raises(StoreError, match=r"layout version 2 .* got 99"):
         SqliteLog(path, SCHEMA)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-OF_PEERS = {"http_twin.py"}  # runs in the environment of the rivals
+OF_PEERS = {"http_twin.py", "rules_peers.py"}  # run in the environment of the rivals
 SCRIPTS = sorted(
     path
     for path in FOLDER.glob("*.py")

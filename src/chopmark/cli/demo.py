@@ -13,6 +13,7 @@ from chopmark.engine import Application, replay
 from chopmark.errors import InvalidInput
 from chopmark.models import load_scorer
 from chopmark.pipelines import demo as steps
+from chopmark.pipelines.desk import WHEN, Day, day_at_the_desk
 from chopmark.pipelines.exchange import LABEL, application
 from chopmark.pipelines.folder import DataFolder
 from chopmark.pipelines.training import train
@@ -81,11 +82,15 @@ def _run(folder: DataFolder, app: Application, scale: steps.Scale, *, seed: int)
     engine.warm()
     num_live = past.simulation.num_events - num_past
     with progress("live through the rest", num_live) as done:
-        decisions = replay(engine, past.events, decide=steps.DECIDED, on_progress=done)
+        decided = replay(engine, past.events, decide=app.policy.assessed, on_progress=done)
+    decisions = [decision for decision in decided if decision.about_type in steps.DECIDED]
     outcome = steps.judge(app, engine.log, past.simulation, decisions)
+    with progress("a day at the desk"):
+        day = day_at_the_desk(engine, label=LABEL, score=trained.model.score)
     engine.snapshot().write(folder.snapshot)
     engine.log.close()
     _show(outcome)
+    _show_day(day)
 
 
 def _show(outcome: steps.Outcome) -> None:
@@ -114,4 +119,37 @@ def _show(outcome: steps.Outcome) -> None:
                 f"{outcome.differing_values:,} of {outcome.num_values:,}",
             ),
         ],
+    )
+
+
+def _show_day(day: Day) -> None:
+    """What the desk did, and what came of it for one user."""
+    one = day.backtest
+    console.print(
+        f"[bold]At the desk[/bold]: rule {one.name}: {WHEN}\n"
+        f"  it would have hit {one.num_hits:,} purchases, {one.true_positives:,} bad and "
+        f"{one.false_positives:,} good, and moved {day.moves:.2%} of users",
+        highlight=False,
+    )
+    rows = [
+        (
+            what,
+            decision.action + (f" {decision.friction}" if decision.friction else ""),
+            decision.authority,
+            number(decision.limit_usd, 2),
+            number(decision.allowed_usd, 2),
+            ", ".join(f"{hit.rule} {hit.standing}" for hit in decision.rules) or "-",
+        )
+        for what, decision in day.steps
+    ]
+    table(
+        "One user, buying after each step",
+        ("", "action", "decided by", "limit, USD", "allowed, USD", "rules"),
+        rows,
+    )
+    console.print("In words: " + " ".join(day.told), highlight=False)
+    console.print(
+        f"{day.num_decisions:,} decisions made again from their records: "
+        f"{day.num_differing:,} differ",
+        highlight=False,
     )

@@ -11,14 +11,20 @@ from typing import Annotated, Literal
 import msgspec
 
 from chopmark.events.event import Carried, Entity, Event, EventId, Usd
+from chopmark.rules.book import RuleHit
 
 PREFIX = "decision:"
 DecisionId = Annotated[str, msgspec.Meta(min_length=1, max_length=128 + len(PREFIX))]
 """As long as the longest id of an event with the prefix before it."""
 
-Action = Literal["allow", "reduce", "wait", "record"]
+Action = Literal["allow", "reduce", "wait", "ask", "delay", "deny", "record"]
 """``allow`` the amount, ``reduce`` it to what is left of the limit, ``wait`` until some of
-the limit is free again, or only ``record``, where the event asks for no money."""
+the limit is free again, ``ask`` for a friction or a verification first, ``delay`` it, ``deny``
+it (only a ban or a rule does), or only ``record``, where the event asks for no money."""
+
+Authority = Literal["ban", "lock", "override", "rule", "damped", "model", "default"]
+"""Who decided the limit, the strongest first: a ban, somebody's lock of the score or override of
+the limit, a rule's bound, the score that damping holds, the model's score, or nobody."""
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,7 +33,8 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes
     ----------
     code : str
-        ``feature`` (it moved the score), ``limit``, ``no_model`` or ``model_failed``.
+        ``feature`` (it moved the score), ``limit``, ``rule``, ``lock``, ``override``, ``ban``,
+        ``account``, ``friction``, ``no_score``, ``delay``, ``no_model`` or ``model_failed``.
     text : str
         For a person to read.
     feature : str, optional
@@ -55,17 +62,40 @@ class Decision(Event):
     user : str
         Who is concerned.
     score : float, optional
-        Risk in [0, 1]; None if no model could say.
+        Risk in [0, 1], of the model; None if no model could say.
     limit_usd : float
-        Weekly purchase power, never zero (row E4).
+        Weekly limit; only a ban makes it zero (row E4).
     allowed_usd : float
         Of the amount that the event asks for.
     action : str
         See `Action`.
     reasons : list of Reason
         Strongest first.
-    catalog, model, policy : str
-        Hashes of what made it; no model is None.
+    score_in_force : float, optional
+        What the limit was made from: the model's score, damped, bounded by a rule, or locked.
+    authority : str
+        Who decided the limit, see `Authority`.
+    held_logit, dwell : float, optional, int
+        What damping holds after this decision; a lock goes on beside it.
+    state : str
+        Of the account (`chopmark.decisions.account`).
+    rules : list of RuleHit
+        Rules that were true, shadows too.
+    leaves : str
+        Truth of every leaf of the rules in use: "1", "0" or "?" (missing).
+    friction, friction_propensity : str, float
+        What is asked for, "" for nothing, and with which probability the policy would.
+    multiplier, propensity : float
+        What exploration did to the limit, and the probability of that.
+    delay_s : int
+        Seconds that the event is to wait.
+    queue : str
+        Where analysts find it; "" is nowhere.
+    tags : list of str
+    catalog, model, policy, book : str
+        Hashes of what made it; no model is None, no rules is "".
+    inputs : str
+        Hash of the event that it answers and of all feature values.
     values : list
         Values of all features, in the order of the catalog; None is missing.
     latency_us : int
@@ -81,6 +111,22 @@ class Decision(Event):
     allowed_usd: Usd = 0.0
     action: Action = "record"
     reasons: Annotated[list[Reason], Carried()]
+    score_in_force: float | None = None
+    authority: Authority = "default"
+    held_logit: float | None = None
+    dwell: int = 0
+    state: str = ""
+    rules: Annotated[list[RuleHit], Carried()] = []  # noqa: RUF012 - msgspec copies it
+    leaves: Annotated[str, Carried()] = ""
+    friction: str = ""
+    friction_propensity: Annotated[float, Carried()] = 1.0
+    multiplier: Annotated[float, Carried()] = 1.0
+    propensity: Annotated[float, Carried()] = 1.0
+    delay_s: Annotated[int, Carried()] = 0
+    queue: str = ""
+    tags: Annotated[list[str], Carried()] = []  # noqa: RUF012 - msgspec copies it
+    book: Annotated[str, Carried()] = ""
+    inputs: Annotated[str, Carried()] = ""
     catalog: Annotated[str, Carried()]
     model: Annotated[str | None, Carried()] = None
     policy: Annotated[str, Carried()]

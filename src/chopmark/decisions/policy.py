@@ -1,52 +1,82 @@
-"""The policy: a function from a score and features to an action, with its reasons.
+"""The policy: a function from a score, features and rules to an action, with its reasons.
 
-The score is the model's, the limit comes from the score, and the action from the limit and
-what was used of it. A policy has no state: all that it looks at is in the features, so the
-same inputs give the same decision today, in a backtest and in an audit.
+Here is what it is made of, declared; `chopmark.decisions.case` applies it. The precedence is
+ban > lock > override > rule > damped score > default, and every decision says who had the last
+word. A policy has no state: all that it looks at is in the features, so the same inputs give the
+same decision today, in a backtest and in an audit.
+Serves E4 to E6, E13, E19, E20, F9, F10 and H4 of the requirements.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-import numpy as np
-from numpy.typing import NDArray
+from chopmark.decisions.account import Account
+from chopmark.decisions.case import VERIFY, Asked, Case, Verdict
+from chopmark.decisions.damping import Damping
+from chopmark.decisions.exploration import Exploration
+from chopmark.decisions.friction import FRICTIONS, FrictionPolicy, Frictions
+from chopmark.decisions.limits import DEFAULT_CURVE, FLOOR_USD, LimitCurve, Limits
+from chopmark.decisions.orders import FrictionAsked, FrictionCompleted
+from chopmark.decisions.standing import Read, standing_names
+from chopmark.errors import InvalidEvent, PolicyError, did_you_mean
+from chopmark.events.event import Event
+from chopmark.rules.book import NOTHING, Ruling
 
-from chopmark.decisions.decision import Action, Reason
-from chopmark.decisions.limits import DEFAULT_CURVE, FLOOR_USD, LimitCurve
-from chopmark.errors import PolicyError
 
-Value = float | str | None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """What happens to a withdrawal from a score on (row H4).
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a policy says.
-
-    Attributes
+    Parameters
     ----------
-    limit_usd, allowed_usd : float
-        Weekly purchase power, and what is allowed of the amount asked for.
-    action : str
-        See `chopmark.decisions.decision.Action`.
-    reasons : list of Reason
-        Of the policy; those of the score come from `score_reasons`.
+    score : float
+        From this score in force on.
+    delay_hours : float
+        The withdrawal waits, and analysts find it in the queue ``withdrawals``.
+    warn : bool
+        The user is warned: tag ``warn``.
     """
 
-    limit_usd: float
-    allowed_usd: float
-    action: Action
-    reasons: list[Reason] = field(default_factory=list)
+    score: float
+    delay_hours: float = 0.0
+    warn: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawals:
+    """Limits of money that leaves.
+
+    Parameters
+    ----------
+    gated : tuple of str
+        Event types whose amount counts against them.
+    limits : Limits
+    spent : str
+        Feature with what was allowed to leave in the last seven days, in USD.
+    bands : tuple of Band
+        By rising score; the last that fits holds.
+    """
+
+    gated: tuple[str, ...] = ("withdrawal",)
+    limits: Limits = field(default_factory=Limits)
+    spent: str = "withdrawn_7d"
+    bands: tuple[Band, ...] = ()
+
+    def __post_init__(self) -> None:
+        scores = [band.score for band in self.bands]
+        if scores != sorted(set(scores)) or not all(0.0 <= score <= 1.0 for score in scores):
+            raise PolicyError(f"expected bands of rising scores from 0 to 1, got {scores}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Graded purchase power by score.
+    """Graded purchase power by score, and all that may change it.
 
     Parameters
     ----------
     curve : LimitCurve
+        Weekly purchase power by score, where `limits` are not declared.
     default_limit_usd : float
         Where no model can say, in USD a week; at least the floor of 5.
     amount : str
@@ -54,7 +84,35 @@ class Policy:
     gated : tuple of str
         Event types whose amount counts against the limit.
     spent : str
-        Feature with what was allowed in the last seven days, in USD.
+        Feature with what was allowed of these in the last seven days, in USD.
+    rescored : tuple of str
+        Further event types that are assessed: the score and the limit are made anew.
+    limits : Limits, optional
+        Instead of curve and default: verifications, volume, age of funds, rails.
+    withdrawals : Withdrawals, optional
+    damping : Damping, optional
+        Needs the features of `standing`.
+    exploration : Exploration, optional
+    friction : FrictionPolicy, optional
+        Asked where money is about to be allowed.
+    risks : tuple of (risk, feature)
+        Scores of risks besides ``stolen_payment``, which is the score in force.
+    frictions : Frictions
+        That may be asked for.
+    account : Account, optional
+    member : str
+        Feature that is missing for who has no account, such as a guest at a checkout: no state
+        of `account` is asked of them.
+    verified : tuple of (verification, feature)
+        A user has a verification where the feature is above zero.
+    volume, clean_since : tuple of str
+        Features: USD of purchases; and seconds since the first purchase and since the last
+        reversal, of which the smaller counts.
+    rail : str
+        Field with the way of payment.
+    standing : bool
+        Whether bans, locks, overrides and completed frictions are looked up: the catalog then
+        has `chopmark.decisions.standing.standing_features`.
     """
 
     curve: LimitCurve = DEFAULT_CURVE
@@ -62,6 +120,21 @@ class Policy:
     amount: str = "amount_usd"
     gated: tuple[str, ...] = ("purchase",)
     spent: str = "decision_allowed_usd_sum_7d"
+    rescored: tuple[str, ...] = ()
+    limits: Limits | None = None
+    withdrawals: Withdrawals | None = None
+    damping: Damping | None = None
+    exploration: Exploration | None = None
+    friction: FrictionPolicy | None = None
+    risks: tuple[tuple[str, str], ...] = ()
+    frictions: Frictions = FRICTIONS
+    account: Account | None = None
+    member: str = ""
+    verified: tuple[tuple[str, str], ...] = ()
+    volume: str = ""
+    clean_since: tuple[str, ...] = ()
+    rail: str = "rail"
+    standing: bool = False
 
     def __post_init__(self) -> None:
         if not FLOOR_USD <= self.default_limit_usd < math.inf:
@@ -69,79 +142,83 @@ class Policy:
                 f"expected a finite default limit of at least {FLOOR_USD} USD a week, got "
                 f"{self.default_limit_usd!r}"
             )
+        if self.damping is not None and not self.standing:
+            raise PolicyError("damping remembers the last score: expected `standing=True` with it")
+        known = {name for name, _ in self.verified}
+        wanted = set() if self.account is None else set(self.account.verifications)
+        for limits in self._all_limits:
+            wanted |= {one.name for one in limits.verifications}
+        if wanted - known:
+            raise PolicyError(
+                f"expected a feature in `verified` for {', '.join(sorted(wanted - known))}: the "
+                "account's states or the limits ask for it"
+            )
 
     @property
     def hash(self) -> str:
         """Changes with every parameter."""
         return sha256(repr(self).encode()).hexdigest()
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Features that it looks at; the catalog must have them."""
+        names = [self.spent, *(name for _, name in (*self.verified, *self.risks))]
+        names += [self.volume] if self.volume else []
+        names += [self.member] if self.member else []
+        names += self.clean_since
+        names += [self.withdrawals.spent] if self.withdrawals else []
+        names += standing_names(self.frictions) if self.standing else ()
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Those of them that say what policies and people did: a model that read them would
+        learn the policy instead of the risk."""
+        names = [self.spent, *([self.withdrawals.spent] if self.withdrawals else [])]
+        return (*names, *(standing_names(self.frictions) if self.standing else ()))
+
+    @property
+    def assessed(self) -> frozenset[str]:
+        """Event types that are decided about."""
+        withdrawn = self.withdrawals.gated if self.withdrawals else ()
+        return frozenset((*self.gated, *withdrawn, *self.rescored))
+
+    @property
+    def _all_limits(self) -> list[Limits]:
+        withdrawn = self.withdrawals.limits if self.withdrawals else None
+        return [limits for limits in (self.limits, withdrawn) if limits is not None]
+
+    def check(self, order: Event) -> None:
+        """Raise `InvalidEvent` for an order about a friction that there is not, or its outcome."""
+        if not isinstance(order, FrictionAsked | FrictionCompleted):
+            return
+        if order.friction.startswith(VERIFY):
+            return
+        if order.friction not in self.frictions.names:
+            raise InvalidEvent(
+                f"there is no friction `{order.friction}`"
+                + did_you_mean(order.friction, self.frictions.names)
+                + " - at `$.friction`"
+            )
+        outcomes = self.frictions[order.friction].outcomes
+        if isinstance(order, FrictionCompleted) and order.outcome not in outcomes:
+            raise InvalidEvent(
+                f"friction `{order.friction}` cannot be {order.outcome}; expected one of "
+                f"{', '.join(outcomes)} - at `$.outcome`"
+            )
+
     def decide(
-        self, score: float | None, *, event_type: str, amount_usd: float | None, spent_usd: float
+        self, asked: Asked, read: Read, ruling: Ruling = NOTHING, *, key: bytes = b"draws"
     ) -> Verdict:
         """The limit and the action for one event.
 
         Parameters
         ----------
-        score : float or None
-            Risk in [0, 1]; None where no model can say.
-        amount_usd : float or None
-            What the event asks for; below zero, which gives money back, counts as zero.
-        spent_usd : float
-            What was allowed in the last seven days.
+        read : mapping
+            Feature values by name.
+        ruling : Ruling
+            What the rules say.
+        key : bytes
+            Secret, for draws of exploration and friction: equal keys draw alike.
         """
-        limit = self.default_limit_usd if score is None else self.curve.limit_usd(score)
-        if event_type not in self.gated or amount_usd is None:
-            return Verdict(limit, 0.0, "record")
-        amount_usd = max(amount_usd, 0.0)
-        left = max(round(limit - spent_usd, 2), 0.0)
-        if amount_usd <= left:
-            return Verdict(limit, amount_usd, "allow")
-        text = f"{amount_usd:.2f} USD asked for, {left:.2f} left of a weekly limit of {limit:.2f}"
-        reason = Reason(code="limit", text=text, value=limit)
-        return Verdict(limit, left, "reduce" if left > 0 else "wait", [reason])
-
-
-def score_reasons(
-    reads: Sequence[str],
-    values: Sequence[Value],
-    contributions: NDArray[np.float64],
-    *,
-    most: int = 3,
-    least_log_odds: float = 0.05,
-) -> list[Reason]:
-    """The features that moved a score most, up or down, strongest first.
-
-    Parameters
-    ----------
-    reads, values : sequences of equal length
-        Names and values of the model's features.
-    contributions : (n,) float64
-        In log-odds.
-    least_log_odds : float
-        Weaker ones are left out.
-    """
-    # A few dozen numbers: plain Python sorts them in a third of the time of numpy.
-    parts: list[float] = contributions.tolist()
-    places = sorted(range(len(parts)), key=[-abs(part) for part in parts].__getitem__)[:most]
-    return [
-        Reason(
-            code="feature",
-            text=_sentence(reads[place], values[place], parts[place]),
-            feature=reads[place],
-            value=values[place],
-            log_odds=parts[place],
-        )
-        for place in places
-        if abs(parts[place]) >= least_log_odds
-    ]
-
-
-def _sentence(name: str, value: Value, log_odds: float) -> str:
-    shown = (
-        "is missing" if value is None else f"= {value:.6g}" if _is_number(value) else f"= {value}"
-    )
-    return f"{name} {shown}: {'riskier' if log_odds > 0 else 'safer'}"
-
-
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float)
+        return Case(self, asked, read, ruling, key).verdict()

@@ -9,11 +9,14 @@ memory; one flusher calls *sync*, which makes all staged groups durable with one
 one fsync, and only then the answers go out. A group is never cut in two. What was staged
 and not yet synced is seen by `find` and `latest`, so that a repeat that arrives in between
 is still a repeat.
+
+What becomes durable carries a hash of itself and of all before it (`chopmark.events.chain`).
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from chopmark.events.chain import Record
 from chopmark.events.event import Event
 from chopmark.events.schema import Schema
 from chopmark.events.sqlitelog import SqliteLog
@@ -99,6 +102,17 @@ class EventLog(Protocol):
         self, *, after: int = 0, limit: int | None = None, batch_size: int = 10_000
     ) -> Iterator[list[tuple[int, bytes]]]:
         """`read` without decoding."""
+        ...
+
+    def read_records(
+        self, *, after: int = 0, limit: int | None = None, batch_size: int = 10_000
+    ) -> Iterator[list[Record]]:
+        """Batches of durable records with their hashes, unchecked, for `chain.verify`."""
+        ...
+
+    @property
+    def head(self) -> bytes:
+        """Hash of the last durable record (`chopmark.events.chain`); it stands for them all."""
         ...
 
     @property

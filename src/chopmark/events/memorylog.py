@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from chopmark.errors import LogUnavailable, StoreError
+from chopmark.events.chain import GENESIS, Record, link
 from chopmark.events.event import Event
 from chopmark.events.schema import Schema, type_name
 from chopmark.times import Instant, instant, now
@@ -41,6 +42,7 @@ class MemoryLog:
         self.schema = schema
         self._events: list[Event] = []
         self._bodies: list[bytes] = []
+        self._records: list[Record] = []  # the durable ones
         self._place_of: dict[str, int] = {}
         self._newest: dict[tuple[str, str], Event] = {}
         # What append has to know of an event type: its name and its subject's field.
@@ -120,8 +122,7 @@ class MemoryLog:
         with self._lock:
             if self._closed:
                 raise LogUnavailable("expected an open log in memory, got a closed one")
-            self._durable = len(self._events)
-            return self._durable
+            return self._link()
 
     def recover(self) -> int:
         """Sync what is staged: this log fails only by being closed."""
@@ -143,6 +144,18 @@ class MemoryLog:
         for start, end in self._ranges(after, limit, batch_size):
             yield list(enumerate(self._bodies[start:end], start=start + 1))
 
+    def read_records(
+        self, *, after: int = 0, limit: int | None = None, batch_size: int = 10_000
+    ) -> Iterator[list[Record]]:
+        """See `EventLog.read_records`."""
+        for start, end in self._ranges(after, limit, batch_size):
+            yield self._records[start:end]
+
+    @property
+    def head(self) -> bytes:
+        """See `EventLog.head`."""
+        return self._records[-1].hash if self._records else GENESIS
+
     @property
     def last_offset(self) -> int:
         """See `EventLog.last_offset`."""
@@ -159,7 +172,7 @@ class MemoryLog:
     def close(self) -> None:
         """Sync what is staged and refuse further appends; what is in it can still be read."""
         with self._lock:
-            self._durable = len(self._events)
+            self._link()
             self._closed = True
 
     def __enter__(self) -> "MemoryLog":
@@ -170,6 +183,27 @@ class MemoryLog:
 
     def __repr__(self) -> str:
         return f"<MemoryLog of {self._durable} events>"
+
+    def _link(self) -> int:
+        """Chain what is staged and let it count as durable, for who holds the lock."""
+        head = self.head
+        for place in range(len(self._records), len(self._events)):
+            event, body = self._events[place], self._bodies[place]
+            name, field = self._kinds[type(event)]
+            subject = None if field is None else getattr(event, field)
+            assert event.known_at is not None  # append asks for it
+            fields = (
+                place + 1,
+                event.id.encode(),
+                name.encode(),
+                None if subject is None else subject.encode(),
+                instant(event.known_at),
+                body,
+            )
+            head = link(head, *fields)
+            self._records.append(Record(*fields, head))
+        self._durable = len(self._records)
+        return self._durable
 
     def _ranges(self, after: int, limit: int | None, batch_size: int) -> Iterator[tuple[int, int]]:
         """Where batches begin and end; what became durable meanwhile is read too."""

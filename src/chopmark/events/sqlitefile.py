@@ -110,30 +110,30 @@ def check_header(path: Path) -> None:
 
 def check_identity(
     connection: sqlite3.Connection, path: Path, *, application_id: int, layout_version: int
-) -> bool:
-    """Whether the file has our tables; False if it is empty.
+) -> int:
+    """The version of our layout in the file, up to ``layout_version``; 0 if it is empty.
 
     Raises
     ------
     StoreError
-        If it is another application's, or of another version of the layout.
+        If it is another application's, or of a newer version of the layout.
     """
     found = int(connection.execute("PRAGMA application_id").fetchone()[0])
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
     if found == 0 and tables == 0:
-        return False
+        return 0
     if found != application_id:
         raise StoreError(
             f"expected an event log in {path} (application id {application_id:#x}), got a "
             f"SQLite file of another application ({found:#x}); give another path"
         )
-    if version != layout_version:
+    if not 1 <= version <= layout_version:
         raise StoreError(
             f"expected layout version {layout_version} in {path}, got {version}; "
             "open it with the version of chopmark that wrote it"
         )
-    return True
+    return version
 
 
 def move_into_file(connection: sqlite3.Connection, path: Path) -> None:

@@ -19,13 +19,15 @@ from typing import Any
 
 from chopmark.errors import InvalidEvent, LogUnavailable, StoreError
 from chopmark.events import sqlitefile
+from chopmark.events.chain import GENESIS, Record, link_text
 from chopmark.events.event import Event
 from chopmark.events.offsets import RUN_EVENTS, OffsetIndex
 from chopmark.events.schema import Schema, type_name
 from chopmark.times import Instant, instant, now
 
 APPLICATION_ID = 0x63686F70  # "chop"
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
+"""Since 2 each record carries a hash; a file of version 1 gets them when it is opened."""
 CHECKPOINT_BYTES = 8 << 20
 """Bytes appended between two checkpoints in the background."""
 MAX_WAL_PAGES = 32_768
@@ -40,20 +42,39 @@ CREATE TABLE events (
     type TEXT NOT NULL,
     subject TEXT,
     known_at INTEGER NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    hash BLOB NOT NULL
 );
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {LAYOUT_VERSION};
 COMMIT;
 """
+_UPGRADE = f"""
+BEGIN;
+ALTER TABLE events ADD COLUMN hash BLOB NOT NULL DEFAULT x'';
+UPDATE events SET hash = linked(offset, id, type, subject, known_at, body);
+PRAGMA user_version = {LAYOUT_VERSION};
+COMMIT;
+"""
+# Another storage class than the declared one comes out as NULL or 0, and breaks the chain.
+_RECORDS = """
+SELECT offset,
+    CASE typeof(id) WHEN 'text' THEN CAST(id AS BLOB) END,
+    CASE typeof(type) WHEN 'text' THEN CAST(type AS BLOB) END,
+    CASE typeof(subject) WHEN 'text' THEN CAST(subject AS BLOB) WHEN 'null' THEN NULL ELSE 0 END,
+    known_at, body, hash
+FROM events WHERE offset > ? ORDER BY offset LIMIT ?
+"""
 _SIZES = (1, 4, 16, 64, 256)
+_PLACES = "(?, ?, ?, ?, ?, ?, ?)"
 _INSERTS = {
-    size: f"INSERT INTO events SELECT * FROM (VALUES {', '.join(['(?, ?, ?, ?, ?, ?)'] * size)}) "
+    size: f"INSERT INTO events SELECT * FROM (VALUES {', '.join([_PLACES] * size)}) "
     "WHERE column1 IS NOT NULL"
     for size in _SIZES
 }
 """Statements for up to so many rows, the rest of which is NULL."""
 _Row = tuple[int, str, str, str | None, int, bytes]
+_Linked = tuple[int, str, str, str | None, int, bytes, bytes]
 
 
 class SqliteLog:
@@ -105,6 +126,7 @@ class SqliteLog:
         self._last_known_at: int | None = None
         self._next_offset = 1
         self._durable = 0
+        self._head = GENESIS  # hash of the last durable event
         self._writer_lock: sqlitefile.WriterLock | None = None
         self._refusal: str | None = "it is not open yet"
         self._writer: sqlite3.Connection | None = None
@@ -257,6 +279,20 @@ class SqliteLog:
         finally:
             connection.close()
 
+    def read_records(
+        self, *, after: int = 0, limit: int | None = None, batch_size: int = 10_000
+    ) -> Iterator[list[Record]]:
+        """See `EventLog.read_records`."""
+        return read_records(self.path, after=after, limit=limit, batch_size=batch_size)
+
+    @property
+    def head(self) -> bytes:
+        """See `EventLog.head`."""
+        if self._read_only:
+            found = self._look_up("SELECT hash FROM events ORDER BY offset DESC LIMIT 1")
+            return GENESIS if found is None else bytes(found[0])
+        return self._head
+
     @property
     def last_offset(self) -> int:
         """See `EventLog.last_offset`."""
@@ -307,7 +343,9 @@ class SqliteLog:
             self._flushing = group
             self._staged = _Group()
         try:
-            self._commit(group.rows)
+            # Here and not in append: what the hashes cost is no request's time.
+            rows = _linked(self._head, group.rows)
+            self._commit(rows)
         except BaseException as error:
             self._fail(error)
             if not isinstance(error, sqlite3.Error | OSError):
@@ -319,13 +357,14 @@ class SqliteLog:
         for row in group.rows:
             self._index.add(*row[:4])
         with self._lock:
-            self._durable = group.rows[-1][0]
+            self._durable = rows[-1][0]
+            self._head = rows[-1][6]
             self._flushing = _Group()
         self._unmoved_bytes += sum(len(row[5]) for row in group.rows)
         self._keep_up()
         return self._durable
 
-    def _commit(self, rows: list[_Row]) -> None:
+    def _commit(self, rows: list[_Linked]) -> None:
         """One transaction, and one statement where that is possible.
 
         Each statement gives up Python's lock, and to get it back from a busy thread can take
@@ -465,15 +504,18 @@ class SqliteLog:
         try:
             sqlitefile.check_header(self.path)
             writer = self._writer = sqlitefile.connect(self.path, writes=True)
-            if not self._is_ours(writer):
+            layout = _layout(writer, self.path)
+            if layout == 0:
                 writer.executescript(_TABLE)
             if check:
                 sqlitefile.move_into_file(writer, self.path)
                 sqlitefile.check_soundness(writer, self.path)
+            if layout == 1:
+                _add_chain(writer, self.path)
             self._open_reader()
-            durable, last_known_at = writer.execute(
-                "SELECT offset, known_at FROM events ORDER BY offset DESC LIMIT 1"
-            ).fetchone() or (0, None)
+            durable, last_known_at, head = writer.execute(
+                "SELECT offset, known_at, hash FROM events ORDER BY offset DESC LIMIT 1"
+            ).fetchone() or (0, None, GENESIS)
         except sqlite3.Error as error:
             raise sqlitefile.store_error(error, self.path) from error
         except OSError as error:
@@ -484,13 +526,13 @@ class SqliteLog:
             self._durable = durable
             self._next_offset = durable + 1
             self._last_known_at = last_known_at
+            self._head = head
             self._refusal = None
 
     def _open_reader(self) -> None:
         self._reader = self._connected()
         try:
-            if not self._is_ours(self._reader):
-                raise StoreError(f"expected an event log in {self.path}, got an empty file")
+            _check_readable(self._reader, self.path)
         except sqlite3.Error as error:
             raise sqlitefile.store_error(error, self.path) from error
 
@@ -499,11 +541,6 @@ class SqliteLog:
             return sqlitefile.connect(self.path, writes=False)
         except sqlite3.Error as error:
             raise sqlitefile.store_error(error, self.path) from error
-
-    def _is_ours(self, connection: sqlite3.Connection) -> bool:
-        return sqlitefile.check_identity(
-            connection, self.path, application_id=APPLICATION_ID, layout_version=LAYOUT_VERSION
-        )
 
     def _let_go(self, *, clean: bool) -> None:
         self._refusal = self._refusal or "it is closed"
@@ -521,6 +558,59 @@ class SqliteLog:
         for connection in (reader, writer):
             if connection is not None:
                 _close_quietly(connection)
+
+
+def read_records(
+    path: Path, *, after: int = 0, limit: int | None = None, batch_size: int = 10_000
+) -> Iterator[list[Record]]:
+    """Records of a file as they stand there, with their hashes, whether the chain holds or not.
+
+    Raises
+    ------
+    StoreError
+        If the file is no event log, is damaged, or was written before there was a chain.
+    """
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size >= 1, got {batch_size}")
+    left = -1 if limit is None else limit
+    # No event has such an offset; what was put there from outside is to be found.
+    after = after or -(1 << 62)
+    try:
+        connection = sqlitefile.connect(path, writes=False)
+    except sqlite3.Error as error:
+        raise sqlitefile.store_error(error, path) from error
+    try:
+        # No column of a sound row comes as text; and damaged text has no characters.
+        connection.text_factory = lambda text: None
+        _check_readable(connection, path)
+        while left:
+            size = batch_size if left < 0 else min(batch_size, left)
+            rows = connection.execute(_RECORDS, (after, size)).fetchall()
+            if not rows:
+                return
+            after = rows[-1][0]
+            left -= len(rows) if left > 0 else 0
+            yield [Record(*row) for row in rows]
+    except sqlite3.Error as error:
+        raise sqlitefile.store_error(error, path) from error
+    finally:
+        connection.close()
+
+
+def last_offset(path: Path) -> int:
+    """The largest offset in a file, whether the chain holds or not; 0 if there is none."""
+    try:
+        connection = sqlitefile.connect(path, writes=False)
+    except sqlite3.Error as error:
+        raise sqlitefile.store_error(error, path) from error
+    try:
+        _check_readable(connection, path)
+        found = connection.execute("SELECT max(offset) FROM events").fetchone()[0]
+    except sqlite3.Error as error:
+        raise sqlitefile.store_error(error, path) from error
+    finally:
+        connection.close()
+    return int(found or 0)
 
 
 class _Group:
@@ -541,9 +631,59 @@ class _Group:
                 self.newest[kind, subject] = event
 
 
-def _insert(rows: Sequence[_Row]) -> tuple[str, list[Any]]:
+def _layout(connection: sqlite3.Connection, path: Path) -> int:
+    return sqlitefile.check_identity(
+        connection, path, application_id=APPLICATION_ID, layout_version=LAYOUT_VERSION
+    )
+
+
+def _check_readable(connection: sqlite3.Connection, path: Path) -> None:
+    layout = _layout(connection, path)
+    if layout == 0:
+        raise StoreError(f"expected an event log in {path}, got an empty file")
+    if layout < LAYOUT_VERSION:
+        raise StoreError(
+            f"expected layout version {LAYOUT_VERSION} in {path}, got {layout}, whose records "
+            "have no hashes yet; open it once for writing, which adds them"
+        )
+
+
+def _add_chain(writer: sqlite3.Connection, path: Path) -> None:
+    """Give the records of a file of version 1 their hashes, all in one transaction."""
+    last = 0
+    head = GENESIS
+
+    def linked(offset: int, *record: Any) -> bytes:
+        nonlocal last, head
+        if offset != last + 1:
+            raise ValueError(f"offset {offset} after {last}")
+        last, head = offset, link_text(head, offset, *record)
+        return head
+
+    count, newest = writer.execute("SELECT count(*), max(offset) FROM events").fetchone()
+    if count != (newest or 0):
+        raise StoreError(
+            f"expected {newest} events in {path}, got {count}: acknowledged events are missing; "
+            "restore the file from a backup"
+        )
+    writer.create_function("linked", 6, linked)
+    writer.executescript(_UPGRADE)
+    writer.create_function("linked", 6, None)
+    _checkpoint(writer)
+
+
+def _linked(head: bytes, rows: Sequence[_Row]) -> list[_Linked]:
+    """Rows with their hashes, behind a record of hash ``head``."""
+    linked = []
+    for row in rows:
+        head = link_text(head, *row)
+        linked.append((*row, head))
+    return linked
+
+
+def _insert(rows: Sequence[_Linked]) -> tuple[str, list[Any]]:
     size = next(size for size in _SIZES if size >= len(rows))
-    return _INSERTS[size], [*chain.from_iterable(rows), *[None] * (6 * (size - len(rows)))]
+    return _INSERTS[size], [*chain.from_iterable(rows), *[None] * (7 * (size - len(rows)))]
 
 
 def _subject_field(schema: Schema, type_name: str) -> str | None:

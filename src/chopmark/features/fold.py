@@ -40,7 +40,7 @@ CHUNK = 8_192
 """Events per call of the kernel in a replay: large enough to hide the call, and small
 enough for the columns to stay in the cache."""
 
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
 _DIGEST_BYTES = 32
 
 
@@ -83,6 +83,8 @@ class Fold:
         self.catalog = catalog
         self.codes = Codes(key)
         self.texts: dict[float, str] = {}
+        # Events that somebody beside the features needs whole, as texts; a snapshot has them.
+        self.kept: list[str] = []
         self._state = State(catalog.plan)
         self._conditions, self._derived = catalog.programs(self.codes)
         temporaries = max(self._conditions.num_temporaries, self._derived.num_temporaries, 1)
@@ -233,6 +235,7 @@ class Fold:
             "last_id": last_id,
             "probe": self.codes.code("probe"),
             "texts": list(self.texts.items()),
+            "kept": list(self.kept),
         }
         arrays = {
             "pool": state.pool[: int(state.header[BUMP])].copy(),
@@ -278,6 +281,7 @@ class Fold:
                 )
         self._state.take(arrays)
         self.texts = {float(code): text for code, text in header["texts"]}
+        self.kept = [str(body) for body in header["kept"]]
         return int(header["offset"]), str(header["last_id"])
 
     def _load(self, scratch: "_Scratch", chunk: Columns) -> None:

@@ -26,7 +26,7 @@ from chopmark.pipelines.exchange import LABEL
 from chopmark.times import DAY
 
 DECIDED = frozenset({"purchase"})
-"""Event types that the demo asks a decision about; all others are only taken in."""
+"""Event types whose decisions the demo judges by the truth."""
 
 Progress = Callable[[int], None]
 

@@ -5,7 +5,18 @@ over the simulated exchange, and a real one starts from a copy of this file.
 """
 
 from chopmark.datasets.exchange import SCHEMA
-from chopmark.decisions import Decision, Policy
+from chopmark.decisions import (
+    ORDERS,
+    Account,
+    Band,
+    Damping,
+    Decision,
+    Policy,
+    State,
+    Withdrawals,
+    standing_features,
+)
+from chopmark.decisions.limits import PURCHASE_LIMITS, WITHDRAWAL_LIMITS
 from chopmark.engine import Application
 from chopmark.events import Schema
 from chopmark.features import (
@@ -21,7 +32,7 @@ from chopmark.features import (
 )
 from chopmark.features.catalog import Feature
 
-EXCHANGE = Schema(*SCHEMA.types.values(), Decision)
+EXCHANGE = Schema(*SCHEMA.types.values(), Decision, *ORDERS)
 
 SEEN = ("signup", "login", "purchase", "payment_method_added")
 """Event types that show a user on a device and at an address of the network."""
@@ -34,17 +45,58 @@ def features() -> list[Feature]:
         *_of_the_user(),
         *_of_what_users_share(),
         *_of_identity(),
-        Aggregate("decision", "sum", of="allowed_usd", window="7d"),
+        *_of_decisions(),
     ]
 
 
 def application() -> Application:
     """The exchange, ready to run."""
-    return Application(Catalog(EXCHANGE, *features()), Policy())
+    return Application(Catalog(EXCHANGE, *features()), POLICY)
+
+
+ACCOUNT = Account(
+    State("new"),
+    State("phone verified", needs=("phone",), permits=("purchase", "sale")),
+    State("identified", needs=("phone", "id"), permits=("purchase", "sale", "withdrawal")),
+)
+"""A phone number before any purchase, an ID before money leaves (row C16)."""
+
+POLICY = Policy(
+    limits=PURCHASE_LIMITS,
+    withdrawals=Withdrawals(
+        limits=WITHDRAWAL_LIMITS,
+        bands=(Band(score=0.3, warn=True), Band(score=0.6, warn=True, delay_hours=24.0)),
+    ),
+    damping=Damping(),
+    account=ACCOUNT,
+    member="signup_seconds_since_first",
+    verified=(("phone", "phone_verified_count"), ("id", "id_verified_count")),
+    volume="purchase_amount_usd_sum",
+    clean_since=("purchase_seconds_since_first", "chargeback_seconds_since_last"),
+    rescored=("sale", "payment_method_added", "id_verified", "phone_verified"),
+    spent="bought_7d",
+    standing=True,
+)
+"""Graded limits for purchases and withdrawals; a new score only when it means it."""
 
 
 LABEL = Label(events=("chargeback", "verdict"), where="missing(verdict) or verdict == 'bad'")
 """A user is bad after a chargeback or an analyst's ban."""
+
+
+def _of_decisions() -> list[Feature]:
+    """What was decided and ordered before: for the policy, not for the model."""
+    allowed = {
+        name: Aggregate(
+            "decision", "sum", of="allowed_usd", window="7d", where=f"about_type == '{name}'"
+        )
+        for name in ("purchase", "withdrawal")
+    }
+    return [
+        Derived(allowed["purchase"].name, "bought_7d", parts=(allowed["purchase"],)),
+        Derived(allowed["withdrawal"].name, "withdrawn_7d", parts=(allowed["withdrawal"],)),
+        *standing_features(),
+    ]
 
 
 def _of_the_event() -> list[Feature]:
@@ -75,6 +127,9 @@ def _of_the_user() -> list[Feature]:
         Aggregate("password_reset", "seconds_since_last"),
         Aggregate(SEEN, "distinct", of="device", window="30d"),
         Aggregate("chargeback", "count", window="90d"),
+        Aggregate("chargeback", "seconds_since_last"),
+        Aggregate("phone_verified", "count"),
+        Aggregate("id_verified", "count"),
         Lookup("signup", "country"),
         Lookup("signup", "carrier"),
         Lookup("signup", "email_domain"),

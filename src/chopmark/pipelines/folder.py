@@ -5,6 +5,7 @@ vault.key        the key of the tokens for personal identifiers; back it up with
 model.chopmark   the model in use; replace the file and restart to deploy another
 state.npz        a snapshot of the feature state; may be deleted at any time
 keys.json        hashes of the API keys
+webhooks.json    endpoints and their secrets; webhooks/ how far each of them is, and what failed
 """
 
 import logging

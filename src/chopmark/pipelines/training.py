@@ -68,7 +68,7 @@ def train(
         Share of the rows, the last in time, on which a first fit is judged before the
         final fit to all rows; 0 skips that.
     """
-    catalog, hidden = application.catalog, application.policy.spent
+    catalog = application.catalog
     started = perf_counter()
     batches = ([event for _, event in batch] for batch in log.read())
     rows = rows or application.policy.gated
@@ -77,7 +77,7 @@ def train(
     )
     # What the policy has allowed so far is its own doing: a model that read it would learn
     # the policy instead of the risk.
-    table = table.drop(hidden)
+    table = table.drop(application.policy.own)
     tabulated = perf_counter()
     names = [name for name in table.columns if name not in BESIDE_FEATURES]
     hashes = {name: catalog.hashes[name] for name in names}

@@ -155,7 +155,7 @@ class Service:
         events = self._checked(body, decide=False)
         engine = self.engine
         try:
-            taken = sum(engine.observe(event) is not None for event in events)
+            taken = sum(engine.take(event) for event in events)
         except Exception as error:
             raise self._refused(error) from error
         await self._durable()

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from chopmark.errors import LogUnavailable, StoreError
+from chopmark.events.chain import GENESIS, link, verify
 from chopmark.events.event import Entity, Event
 from chopmark.events.log import EventLog
 from chopmark.events.schema import Schema
-from chopmark.times import Instant, moment
+from chopmark.times import Instant, instant, moment
 
 _START = 1_700_000_000_000_000
 
@@ -58,6 +59,7 @@ def check_store(
         _check_latest(log)
         _check_threads(log, num_events=num_events)
         _check_reading(log)
+        _check_chain(log)
         kept = [(offset, SCHEMA.encode(event)) for batch in log.read() for offset, event in batch]
         log.append(_purchase("staged-at-close", log))
     finally:
@@ -75,6 +77,7 @@ def _check_opened_again(log: EventLog, kept: Sequence[tuple[int, bytes]]) -> Non
         _expect(_refuses(log, _purchase("first", log)), "ids are remembered over a restart")
         _expect(log.append(_purchase("after", log)) == len(kept) + 2, "offsets go on")
         _check_latest(log, suffix="-again")
+        _check_chain(log)
     finally:
         log.close()
 
@@ -82,6 +85,7 @@ def _check_opened_again(log: EventLog, kept: Sequence[tuple[int, bytes]]) -> Non
 def _check_empty(log: EventLog) -> None:
     _expect(log.last_offset == 0 and len(log) == 0, "a new log is empty")
     _expect(log.last_known_at is None, "a new log has no last_known_at")
+    _expect(log.head == GENESIS and list(log.read_records()) == [], "a new log has no records")
     _expect(log.find("first") is None and log.get_body("first") is None, "nothing is found")
     _expect(log.latest("checked_purchase", "ann") is None, "nothing is latest")
     _expect(list(log.read()) == [], "nothing is read")
@@ -202,6 +206,27 @@ def _check_reading(log: EventLog) -> None:
     _expect([SCHEMA.encode(event) for event in events] == [body for _, body in whole], "decoded")
     known = [event.known_at for event in events if event.known_at is not None]
     _expect(known == sorted(known) and len(known) == len(events), "knowledge order is log order")
+
+
+def _check_chain(log: EventLog) -> None:
+    log.sync()
+    records = [record for batch in log.read_records(batch_size=7) for record in batch]
+    whole = [pair for batch in log.read_bodies() for pair in batch]
+    _expect([(record.offset, record.body) for record in records] == whole, "records have bodies")
+    previous = GENESIS
+    for record, event in zip(records, (e for b in log.read() for _, e in b), strict=True):
+        _expect(record.id == event.id.encode(), "a record has the event's id")
+        _expect(record.known_at == instant(event.known_at or ""), "and its known_at")
+        _expect(record.hash == link(previous, *record[:6]), "hashes are a chain")
+        previous = record.hash
+    _expect(log.head == previous, "the head is the last record's hash")
+    _expect(verify(log.read_records).fault is None, "the chain is verified")
+    part = [record for batch in log.read_records(after=5, limit=20) for record in batch]
+    _expect(part == records[5:25], "a part of the records is read")
+    log.append(_purchase(f"staged-{len(log)}", log))
+    _expect(log.head == previous, "the head is of durable records only")
+    log.sync()
+    _expect(log.head != previous, "each record moves the head")
 
 
 def _check_closed(log: EventLog) -> None:

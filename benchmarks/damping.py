@@ -1,4 +1,4 @@
-"""Damping of scores: limit changes, reversals and lag under noise, beside raw scores and the seed.
+"""Damping of scores: limit changes, reversals and lag under noise, beside raw scores and a ratchet.
 
     python benchmarks/damping.py
 
@@ -28,7 +28,7 @@ RESCORINGS, JUMP, JUMP_SHARE, WANDER = 40, 2.5, 0.05, 0.05
 
 RULES = {
     "raw": Damping(mode="none"),
-    "seed: only if new > old + 0.05": Damping(mode="seed"),
+    "ratchet: only if new > old + 0.05": Damping(mode="ratchet"),
     "asymmetric, landing on the raw score": Damping(cushion=0.0),
     "asymmetric (default)": Damping(),
 }

@@ -11,6 +11,9 @@ The exchange: a row is a user in a week, a loss what was charged back. A model l
 first half of the weeks; of the second half, half of the users set the curve and the others
 judge it, or the third quarter sets it and the last one judges.
 
+A thief is taken to spend 90 USD on an account, a card and the work of a week; what a dollar of
+that brings beyond itself is the return of fraud, below 0 where it does not pay.
+
 The goal `volume` spends a cap: its rate should be within 20 % of it. The goal `profit` stays
 below one that does not bind.
 """
@@ -42,6 +45,7 @@ from chopmark.decisions.profit import (
     History,
     fit_curve,
     limits_of,
+    return_of_fraud,
     simulate,
 )  # fmt: skip
 from chopmark.errors import PolicyError
@@ -52,6 +56,7 @@ from chopmark.pipelines.exchange import application
 from chopmark.tabular import EasyML
 
 MARGIN = 0.02
+THIEF_USD = 90.0
 CAPS = (10.0, 25.0, 50.0)
 GOALS: tuple[Goal, ...] = ("profit", "volume")
 BLOCK = step_curve((0.0, 25_000.0), (0.01, 5.0))
@@ -65,6 +70,7 @@ class Told:
     name: str
     figures: Figures
     expected_bp: float
+    fraud_return: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,8 @@ class Book:
         loss = float((self.history.score * np.minimum(self.take, limit)).sum())
         good = float(((1.0 - self.history.score) * np.minimum(self.demand, limit)).sum())
         figures = simulate(curve, history, margin=MARGIN)
-        return Told(name, figures, 1e4 * loss / (loss + good))
+        returned = return_of_fraud(curve, history, cost_usd=THIEF_USD)
+        return Told(name, figures, 1e4 * loss / (loss + good), returned)
 
 
 def main() -> None:
@@ -138,9 +145,10 @@ def on_the_book(users: int, repeats: int) -> None:
                 f"{median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})",
                 f"{median(one.figures.kept_share for one in runs):.1%}",
                 f"{median(one.figures.learning_usd for one in runs):,.0f}",
+                f"{median(one.fraud_return for one in runs):+.2f}",
             ]
         )
-    table(HEAD, rows)
+    table([*HEAD, "return of fraud"], rows)
     print("Medians of the books, least and largest rate in brackets.\n")
     kinds = [("volume", cap) for cap in CAPS] + [("profit", CAPS[0])]
     table(

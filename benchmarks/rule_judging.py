@@ -4,8 +4,10 @@
               figures, overlaps and weeks; and the same by a group-by in Polars per rule, which
               lacks the overlaps
     suggest   rules mined from purchases of the simulated exchange, and what they catch
+    noise     tables whose labels are pure noise (seeds 0 to 199, of users and of rows): in how
+              many of them a rule is suggested, at the default level and at laxer ones
 
-Run: .venv/bin/python benchmarks/rule_judging.py
+Run: .venv/bin/python benchmarks/rule_judging.py [judge] [suggest] [noise]
 """
 
 from argparse import Namespace
@@ -29,8 +31,9 @@ GOAL_ROWS = 1.5e6
 def main(options: Namespace) -> None:
     """Print a table for each part."""
     with report("Rules on history"):
-        _judging(options)
-        _suggesting(options)
+        for name, part in PARTS.items():
+            if not options.parts or name in options.parts:
+                part(options)
 
 
 def _judging(options: Namespace) -> None:
@@ -140,8 +143,51 @@ def _suggesting(options: Namespace) -> None:
     print(f"Thresholds of {len(numeric)} features in {perf_counter() - began:.1f} s.")
 
 
+def _noise(options: Namespace) -> None:
+    lines = []
+    tables = options.tables
+    for level in (0.01, 0.05, 0.5):
+        found = {"users": 0, "rows": 0}
+        progress(f"noise at level {level}")
+        began = perf_counter()
+        for seed in range(tables):
+            for owner in found:
+                rows, past = _of_noise(seed, owner)
+                # However imprecise a rule may be: only the test of chance holds it back.
+                found[owner] += bool(
+                    suggest_rules(rows, past, least_precision=0.0, level=level, seed=seed)
+                )
+        lines.append(
+            [level, f"{found['users']} of {tables}", f"{found['rows']} of {tables}",
+             f"{sum(found.values()) / (2 * tables):.1%}", f"{perf_counter() - began:.0f} s"]
+        )  # fmt: skip
+    table(["level", "users bad by chance", "rows bad by chance", "wrong", "time"], lines)
+
+
+def _of_noise(seed: int, owner: str) -> tuple[pl.DataFrame, History]:
+    """1,500 users with about six thousand rows, alike within a user; one in twenty is bad."""
+    rng = np.random.default_rng(seed)
+    num_users = 1_500
+    num_rows = rng.geometric(0.25, num_users)
+    users = np.repeat(np.arange(num_users), num_rows)
+    size = len(users)
+    columns = {
+        f"x{k}": rng.normal(size=num_users)[users] + 0.3 * rng.normal(size=size) for k in range(8)
+    }
+    columns["issuer"] = rng.integers(30, size=num_users)[users].astype(str)
+    columns["num_rows"] = num_rows[users].astype(float)
+    bad_users, bad_rows = rng.random(num_users) < 0.05, rng.random(size) < 0.05
+    labels = (bad_users[users] if owner == "users" else bad_rows).astype(int)
+    past = history(labels, np.ones(size), np.full(size, 50.0), users, np.zeros(size, dtype=int))
+    return pl.DataFrame(columns), past
+
+
+PARTS = {"judge": _judging, "suggest": _suggesting, "noise": _noise}
+
 if __name__ == "__main__":
     arguments = parser(__doc__)
+    arguments.add_argument("parts", nargs="*", choices=list(PARTS), help="all by default")
+    arguments.add_argument("--tables", type=int, default=200, help="of noise")
     arguments.add_argument("--rows", type=int, default=1_000_000)
     arguments.add_argument("--rules", type=int, default=50)
     arguments.add_argument("--rounds", type=int, default=5)

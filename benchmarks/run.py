@@ -41,6 +41,7 @@ SCRIPTS = {
     "judging": Script("rule_judging.py", "rules judged on a labelled past, beside Polars"),
     "decisions": Script("decision_parity.py", "decisions live, replayed, audited, backtested"),
     "damping": Script("damping.py", "limit changes and reversals of damped scores"),
+    "readouts": Script("readouts.py", "fraud rates read early, beside what came in the end"),
     "audit": Script("audit.py", "the chain of hashes: append and verify"),
     "simulator": Script("simulator.py", "the simulated exchange"),
 }

@@ -21,7 +21,7 @@ import numpy as np
 
 from chopmark.decisions.case import Asked, Value
 from chopmark.decisions.decision import PREFIX, Decision, Reason, decision_id
-from chopmark.decisions.orders import LockSet
+from chopmark.decisions.orders import LOCK_PREFIX, ORDERS, LockSet
 from chopmark.decisions.policy import Policy
 from chopmark.decisions.reasons import score_reasons
 from chopmark.errors import (
@@ -43,16 +43,16 @@ from chopmark.features.columns import known_instant
 from chopmark.features.fold import Fold, Snapshot
 from chopmark.models.model import Scorer
 from chopmark.rules.book import NOTHING, RuleBook
+from chopmark.rules.code import RuleCode
 from chopmark.rules.code import Value as RuleValue
 from chopmark.rules.orders import ABOUT_RULES
-from chopmark.rules.rule import Language
+from chopmark.rules.rule import Effects, Language, Rule
 from chopmark.times import DAY, instant, moment
 
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_FILE = "state.npz"
-LOCK_PREFIX = "lock:"
-"""Before the id of an event: the id of the lock that a rule set when it came."""
+_TIMES = ("happened_at", "known_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class Engine:
         self.vault = vault
         self.trust_known_at = trust_known_at
         self.scorer: Scorer | None = None
-        self._language = Language(self.catalog)
+        self._language = Language(self.catalog, frictions=self.policy.askable)
         self.fold = self._empty_fold()
         self.offset = 0
         self._last_id = ""
@@ -217,6 +217,7 @@ class Engine:
             If the log takes nothing now, or the state awaits `recover`.
         """
         started = perf_counter_ns()
+        _check_no_order(event)
         repeated = self._recorded(event)
         if repeated is not None:
             return repeated
@@ -276,6 +277,7 @@ class Engine:
         For who wants to refuse several events as a whole before taking the first of them.
         """
         if decide:
+            _check_no_order(event)
             if self._recorded(event) is not None:
                 return
             _user_of(event)
@@ -347,6 +349,10 @@ class Engine:
             pass
         if self.scorer is not None:
             self.scorer.warm()
+        everything = self._language.check(
+            Rule(name="warm", when="as_of == as_of", then=Effects(tags=("warm",)), because="-"), {}
+        )
+        RuleCode([everything], self._language.kinds, {}, self.fold.codes).row([0.0])
 
     def recompute(self, decision: Decision, *, book: RuleBook | None = None) -> list[str]:
         """Names of the fields that come out differently when a decision is made again.
@@ -381,10 +387,6 @@ class Engine:
         """The fields of the decision about an event, and the lock that a rule sets with it."""
         score, reasons = self._score(values)
         kind, at = type_name(event), event.known_at or event.happened_at
-        ruling = NOTHING
-        if book.has_rules:
-            given = [self._value(name, event, kind, values, score) for name in book.inputs]
-            ruling = book.rule_on(given, event_type=kind, user=user, at=instant(at))
         asked = Asked(
             event_id=event.id,
             event_type=kind,
@@ -395,7 +397,17 @@ class Engine:
             rail=getattr(event, self.policy.rail, None),
         )
         read = dict(zip(self.catalog.names, values, strict=True))
-        verdict = self.policy.decide(asked, read, ruling, key=self._draws)
+        ruling = NOTHING
+        try:
+            if book.has_rules:
+                given = [self._value(name, event, kind, values, score) for name in book.inputs]
+                ruling = book.rule_on(given, event_type=kind, user=user, at=instant(at))
+            verdict = self.policy.decide(asked, read, ruling, key=self._draws)
+        except Exception:
+            # The features have taken the event in: whatever a rule or a policy does with it, it
+            # must end in a record.
+            logger.exception("rules or policy failed on one event; it waits for people")
+            verdict = self.policy.held_back(asked)
         lock = None
         if verdict.lock is not None and "lock_set" in self.schema.types:
             locked, days, rule = verdict.lock
@@ -508,10 +520,13 @@ class Engine:
         A client that tries again may well give a new `happened_at`; one that asks about
         another user or amount must not get this one's answer.
         """
-        return type(event) is type(recorded) and all(
-            getattr(event, name, None) == getattr(recorded, name, None)
-            for name in ("user", self.policy.amount)
-        )
+        if type(event) is not type(recorded):
+            return False
+        if isinstance(event, ORDERS):
+            names = [name for name in event.__struct_fields__ if name not in _TIMES]
+        else:
+            names = ["user", self.policy.amount]
+        return all(getattr(event, name, None) == getattr(recorded, name, None) for name in names)
 
     def _holds(self, offset: int, event_id: str) -> bool:
         """Whether the log has this event at this offset."""
@@ -548,6 +563,9 @@ class Engine:
         self.policy.check(event)
         event = self.vault.seal(event, self.schema)
         event = msgspec.structs.replace(event, known_at=moment(self.log.known_at(proposed)))
+        if isinstance(event, ORDERS):
+            # An order holds from when it was given: what was said last is in force.
+            event = msgspec.structs.replace(event, happened_at=event.known_at)
         try:
             body = self.schema.encode(event)
         except (TypeError, ValueError) as error:
@@ -622,6 +640,14 @@ def replay(
                 on_progress(position)
     engine.log.sync()
     return decisions
+
+
+def _check_no_order(event: Event) -> None:
+    if isinstance(event, ORDERS):
+        raise InvalidEvent(
+            f"expected an event to decide about, got the order `{type_name(event)}`; send it to "
+            "be taken in (/v1/events) - at `$.type`"
+        )
 
 
 def _user_of(event: Event) -> str:

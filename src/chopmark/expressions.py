@@ -728,7 +728,8 @@ class _Checker:
             return self.kind_of_text_call(node, name, self.functions[name], arguments, depth)
         function = FUNCTIONS.get(name)
         if function is None and name not in ("missing", "coalesce"):
-            hint = did_you_mean(name, [*FUNCTIONS, *self.functions, "missing", "coalesce"])
+            known = sorted({*FUNCTIONS, *self.functions, "missing", "coalesce"})
+            hint = did_you_mean(name, known) or "; known: " + ", ".join(f"`{k}`" for k in known)
             raise self.complain(node, f"unknown function `{name}`{hint}")
         wanted = len(function.arguments) if function else (1 if name == "missing" else 2)
         if function is None or len(arguments) != wanted:
@@ -771,7 +772,7 @@ class _Checker:
 
     def check_list(self, left: ast.expr, right: ast.expr, name: str, depth: int) -> None:
         if name not in self.known_lists:
-            hint = did_you_mean(name, self.known_lists)
+            hint = did_you_mean(name, self.known_lists) if self.known_lists else "; there are none"
             raise self.complain(right, f"unknown list `{name}`{hint}")
         if not isinstance(left, ast.Name):
             raise self.complain(left, "expected a name before `in list(...)`")

@@ -5,16 +5,17 @@ import sys
 
 import pytest
 
-from chopmark.cli import main
+from chopmark.cli import main, show
 
 
 @pytest.fixture
 def chopmark(monkeypatch, capsys):
     """Run a command line in this process; exit code, output, errors."""
 
-    def run(*arguments):
+    def run(*arguments, columns=200):
         monkeypatch.setattr(sys, "argv", ["chopmark", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", str(columns))
+        show.console.width = show.warnings.width = columns
         try:
             main()
             code = 0

@@ -165,7 +165,7 @@ def test_the_fraud_rate_of_a_log_by_cohort_with_an_alarm(chopmark, ingested, tmp
     code, out, errors = chopmark("fraud-rate", ingested, "--cohort", "month")
     assert (code, errors) == (0, "")
     assert "Fraud rate by month of purchase" in out
-    assert "2026-01-01" in out
+    assert "2026-01" in out
     assert "ALARM" not in out
     code, out, _ = chopmark("fraud-rate", ingested, "--target", 0.0001)
     assert code == 1
@@ -175,7 +175,8 @@ def test_the_fraud_rate_of_a_log_by_cohort_with_an_alarm(chopmark, ingested, tmp
     )
     assert code == 0
     assert "as known on 2026-02-15 00:00 UTC" in out
-    assert "2026-02-16" not in out
+    assert "02-09" in out
+    assert "02-16" not in out.partition("as known on")[2]
     code, _, errors = chopmark("fraud-rate", ingested, "--purchase", "purchse")
     assert code == 1
     assert "did you mean `purchase`" in errors

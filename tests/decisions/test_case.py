@@ -1,7 +1,5 @@
 """Who has the last word: ban > lock > override > rule > damped score > default."""
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +22,7 @@ from chopmark.decisions.damping import logit, probability
 from chopmark.decisions.friction import FRICTIONS
 from chopmark.decisions.frictiontable import FrictionRow, FrictionTable
 from chopmark.errors import PolicyError
+from chopmark.pipelines.exchange import POLICY as EXCHANGE_POLICY
 from chopmark.rules import Effects, RuleHit
 from chopmark.rules.book import NOTHING, Ruling
 from chopmark.times import DAY
@@ -57,13 +56,13 @@ def decide(policy=POLICY, *, score=0.1, amount=50.0, event_type="purchase", rail
 )
 def test_the_strongest_has_the_last_word(score, has_rule, orders):
     read = {name: value for order in orders for name, value in EFFECTS[order].items()}
-    rules = (Effects(limit_at_most_usd=33.0),) if has_rule else ()
-    verdict = decide(score=score, rules=rules, **read)
+    bound = Effects(limit_at_most_usd=33.0, limit_at_least_usd=20.0, score_at_least=0.99)
+    verdict = decide(score=score, rules=(bound,) if has_rule else (), **read)
     expected = {
         "ban": 0.0,
-        "lock": min(CURVE.limit_usd(0.5), 33.0 if has_rule else math.inf),
+        "lock": CURVE.limit_usd(0.5),
         "override": 77.0,
-        "rule": 33.0,
+        "rule": 20.0,
         "model": CURVE.limit_usd(0.1),
         "default": 50.0,
     }
@@ -74,9 +73,26 @@ def test_the_strongest_has_the_last_word(score, has_rule, orders):
     assert verdict.limit_usd == expected[strength[0]]
 
 
+def test_no_rule_raises_what_a_lock_holds_down():
+    rule = Effects(limit_at_least_usd=5_000.0, score_at_most=0.01)
+    assert decide(rules=[rule]).limit_usd >= 5_000.0
+    locked = decide(rules=[rule], locked=1.0, lock_set_score=0.8)
+    assert (locked.authority, locked.limit_usd) == ("lock", CURVE.limit_usd(0.8))
+
+
+def test_of_two_rules_the_more_careful_is_the_stronger():
+    rules = [Effects(limit_at_most_usd=50.0), Effects(limit_at_least_usd=500.0)]
+    for order in (rules, rules[::-1]):
+        assert decide(rules=order).limit_usd == 50.0
+    rules = [Effects(score_at_least=0.9), Effects(score_at_most=0.1)]
+    for order in (rules, rules[::-1]):
+        assert decide(rules=order).score_in_force == 0.9
+
+
 def test_a_ban_denies_and_nothing_else_does_but_a_rule():
     assert decide(is_banned=1.0).action == "deny"
-    assert decide(rules=[Effects(deny=True)]).action == "deny"
+    denied = decide(rules=[Effects(deny=True)], **EFFECTS["override"])
+    assert (denied.action, denied.authority) == ("deny", "rule")
     assert decide(score=1.0, amount=1e9).action == "reduce"
     assert decide(is_banned=1.0, event_type="login").action == "record"
 
@@ -97,10 +113,10 @@ def test_a_rule_locks_from_now_on_and_leaves_a_lock_of_a_person_alone():
     assert (verdict.lock, verdict.score_in_force) == (None, 0.1)
 
 
-def test_the_seed_s_rule_an_issuer_and_a_carrier_locked_at_80_gives_about_100_a_week():
-    curve = LimitCurve(((0.0, 10_000.0), (0.8, 100.0), (1.0, 5.0)))
-    verdict = decide(Policy(curve=curve), rules=[Effects(lock_score=0.8)])
-    assert verdict.limit_usd == 100.0
+def test_an_issuer_and_a_carrier_locked_at_80_gives_about_100_a_week():
+    verified = {"phone_verified_count": 1.0, "id_verified_count": 1.0}
+    verdict = decide(EXCHANGE_POLICY, rules=[Effects(lock_score=0.8)], rail="card", **verified)
+    assert (verdict.score_in_force, verdict.limit_usd) == (0.8, 100.0)
 
 
 def test_no_rule_takes_the_last_five_dollars():
@@ -165,7 +181,11 @@ ACCOUNT = Account(State("new"), State("phone", ("phone",), ("purchase",)))
 
 def test_what_is_missing_is_asked_for_before_anything_else():
     policy = Policy(
-        account=ACCOUNT, verified=(("phone", "phone_count"),), member="signed_up", standing=True
+        account=ACCOUNT,
+        verified=(("phone", "phone_count"),),
+        member="signed_up",
+        standing=True,
+        guests=("purchase",),
     )
     verdict = decide(policy, signed_up=1.0, phone_count=0.0)
     assert (verdict.action, verdict.friction) == ("ask", "verify_phone")
@@ -209,6 +229,10 @@ def test_a_risky_withdrawal_is_warned_of_and_then_held_for_review():
     held = withdraw(0.7)
     assert (held.action, held.delay_s, held.queue) == ("delay", 86_400, "withdrawals")
     assert held.allowed_usd == 0.0
+    used_up = decide(policy, score=0.7, event_type="withdrawal", withdrawn_7d=1e6)
+    assert (used_up.action, used_up.queue, used_up.tags) == ("wait", "withdrawals", ["warn"])
+    unscored = decide(policy, score=None, amount=1.0, event_type="withdrawal")
+    assert [reason.code for reason in unscored.reasons] == ["no_score"]
     with pytest.raises(PolicyError, match="bands of rising scores"):
         Withdrawals(bands=(Band(score=0.6), Band(score=0.3)))
 
@@ -247,3 +271,41 @@ def test_a_rule_that_delays_queues_and_tags():
     assert (verdict.action, verdict.delay_s, verdict.queue) == ("delay", 7200, "rings")
     assert verdict.tags == ["ring"]
     assert verdict.reasons[0].text.startswith("rule r0: so (wait 2 hours")
+
+
+def test_a_stranger_buys_as_a_guest_and_withdraws_nothing():
+    account = Account(
+        State("new"), State("full", ("phone",), ("purchase", "withdrawal")),
+    )  # fmt: skip
+    policy = Policy(
+        account=account, verified=(("phone", "phones"),), member="signed_up", guests=("purchase",),
+        withdrawals=Withdrawals(limits=Limits(verifications=())), standing=True,
+    )  # fmt: skip
+    assert decide(policy).action == "allow"
+    assert decide(policy, event_type="withdrawal").friction == "verify_phone"
+    banned = decide(policy, amount=None, is_banned=1.0)
+    assert banned.action == "deny", "also where no amount is named"
+
+
+def test_a_careful_rule_never_lifts_who_has_no_score():
+    assert decide(score=None).limit_usd == 50.0
+    assert decide(score=None, rules=[Effects(score_at_least=0.01)]).limit_usd == 50.0
+    strict = decide(score=None, rules=[Effects(score_at_least=1.0)])
+    assert strict.limit_usd == CURVE.limit_usd(1.0)
+
+
+def test_a_rule_s_lock_gives_way_to_an_override():
+    verdict = decide(rules=[Effects(lock_score=0.0)], **EFFECTS["override"])
+    assert (verdict.authority, verdict.limit_usd, verdict.lock) == ("override", 77.0, None)
+
+
+def test_what_has_waited_goes_on():
+    rule = Effects(delay_hours=24)
+    assert decide(rules=[rule]).action == "delay"
+    assert decide(rules=[rule], passed_delay=1.0).action == "allow"
+
+
+def test_a_probability_is_of_the_friction_that_the_policy_chose():
+    policy = Policy(curve=CURVE, standing=True, friction=TABLE)
+    both = decide(policy, score=0.6, rules=[Effects(friction="quiz")])
+    assert (both.friction, both.friction_propensity) == ("quiz", 1.0)

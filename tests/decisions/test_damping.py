@@ -119,9 +119,9 @@ def test_a_purchase_of_each_kind():
     assert Damping(cushion=0.0).damp(-4.0, -5.0, 4) == (-5.0, 0)
 
 
-def test_the_seeds_words_are_a_ratchet():
-    seed = Damping(mode="seed", threshold=0.05)
-    assert run(seed, [logit(p) for p in (0.2, 0.24, 0.26, 0.1, 0.01, 0.01, 0.30, 0.32)]) == [
+def test_a_ratchet_only_rises():
+    ratchet = Damping(mode="ratchet", threshold=0.05)
+    assert run(ratchet, [logit(p) for p in (0.2, 0.24, 0.26, 0.1, 0.01, 0.01, 0.30, 0.32)]) == [
         logit(p) for p in (0.2, 0.2, 0.26, 0.26, 0.26, 0.26, 0.26, 0.32)
     ]
 
@@ -154,7 +154,7 @@ def test_a_higher_log_odds_is_never_a_lower_score(one, other):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mode": "sead"}, "did you mean `seed`"),
+        ({"mode": "rachet"}, "did you mean `ratchet`"),
         ({"tighten": 0.0}, "expected `tighten` above 0"),
         ({"loosen": math.nan}, "expected `loosen` above 0"),
         ({"loosen": math.inf}, "expected `loosen` above 0"),

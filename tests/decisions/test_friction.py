@@ -64,7 +64,7 @@ def learned(**changes):
     return replace(policy, **changes)
 
 
-def test_all_frictions_of_the_seeds_are_declared():
+def test_every_friction_is_declared():
     assert set(FRICTIONS.names) == {
         "none", "quiz", "id_photo", "id_selfie", "delay", "call_back", "human_review", "agent"
     }  # fmt: skip

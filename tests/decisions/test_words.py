@@ -68,3 +68,12 @@ def test_a_limit_is_told_unless_nothing_moves():
 def test_exploration_is_told_inside():
     inside = " ".join(tell(decision(multiplier=2.0, propensity=0.01)).inside)
     assert "multiplied by 2 to learn from it, as happens in one of 100 such cases" in inside
+
+
+def test_the_name_of_a_feature_is_told_as_it_is_written():
+    moved = Reason(code="feature", text="issuer = a bank: riskier", feature="issuer")
+    lines = tell(
+        decision(reasons=[moved, Reason(code="no_score", text="no model is in use")])
+    ).inside
+    assert "issuer = a bank: riskier." in lines
+    assert "No model is in use." in lines

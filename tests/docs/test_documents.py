@@ -1,9 +1,13 @@
 """The documents are held to the code: what they show runs, what they name exists."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from chopmark.expressions import FUNCTIONS
+from chopmark.rules.texts import TEXT_FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,3 +41,20 @@ def test_files_that_a_page_names_exist(page):
     for name in named:
         found = [(page.parent / name).exists(), (ROOT / name).exists()]
         assert any(found), f"{page.name} names {name}, which does not exist"
+
+
+def test_the_layers_of_the_design_are_those_that_are_checked():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(one["layers"] for one in contracts["contracts"] if one["type"] == "layers")
+    box = re.search(r"^## Where the module layers are\n.*?^```\n(.*?)^```",
+                    (ROOT / "docs" / "design.md").read_text(), flags=re.M | re.S)  # fmt: skip
+    assert box is not None
+    assert box[1].splitlines() == [layer.strip("()") for layer in layers]
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *TEXT_FUNCTIONS])
+def test_every_function_of_a_rule_has_its_row_and_is_tried(name):
+    page = (ROOT / "docs" / "rules.md").read_text()
+    rows = "".join(line for line in page.splitlines() if line.startswith("| `"))
+    assert f"`{name}(" in rows
+    assert any(f"{name}(" in block for block in python_blocks(ROOT / "docs" / "rules.md"))

@@ -14,8 +14,8 @@ from chopmark.decisions.decision import PREFIX, Decision
 from chopmark.errors import InvalidInput
 from chopmark.events import Entity, Event, MemoryLog, Schema, SqliteLog, Usd, Vault
 from chopmark.events.ingest import (
-    RESERVED_PREFIX,
-    RESERVED_TYPE,
+    RESERVED_PREFIXES,
+    RESERVED_TYPES,
     IngestReport,
     Source,
     ingest,
@@ -375,18 +375,18 @@ def test_decisions_are_made_here_and_not_ingested(tmp_path: Path, log: SqliteLog
         {"type": "tick", "id": "decisions", "happened_at": 100},
     ]
     assert rejected(tmp_path, SCHEMA, rows) == {
-        1: "expected a fact, got a `decision`: these are made here - at `$.type`",
-        2: "expected an id that does not begin with `decision:`: such ids are those of "
-        "decisions - at `$.id`",
+        1: "expected a fact, got a `decision`: these are made or checked here - at `$.type`",
+        2: "expected an id that does not begin with `decision:`: such ids are made here "
+        "- at `$.id`",
     }
-    with pytest.raises(InvalidInput, match="got event type `decision`: these are made here"):
+    with pytest.raises(InvalidInput, match="got event type `decision`: these are made or"):
         load(log, tmp_path / "in.jsonl", event_type="decision")
     assert len(log) == 0
 
 
 def test_the_reserved_prefix_is_that_of_decisions() -> None:
-    assert PREFIX == RESERVED_PREFIX
-    assert type_name(Decision) == RESERVED_TYPE
+    assert PREFIX in RESERVED_PREFIXES
+    assert type_name(Decision) in RESERVED_TYPES
 
 
 def test_no_reason_says_a_value(tmp_path: Path) -> None:

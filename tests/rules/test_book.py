@@ -190,11 +190,14 @@ def test_no_one_reviews_or_activates_alone(desk):
     refused(desk, RuleReviewed, "is by ann; somebody else must review it", **review)
     desk.order(RuleReviewed, rule="big", version=1, approved=False, author="bob")
     refused(desk, RuleStaged, "was turned down", **active)
+    refused(desk, RuleReviewed, "turned down by bob; write another one", author="bob", **review)
+    desk.draft("amount_usd > 500", version=2)
+    active, review = active | {"version": 2}, review | {"version": 2}
     desk.order(RuleReviewed, author="bob", **review)
     many = active | {"moves": 0.2}
-    refused(desk, RuleStaged, "moves 20.0% of limits, more than 5%", **many)
+    refused(desk, RuleStaged, "moves 20.0% of users, more than 5%", **many)
     refused(desk, RuleStaged, "an approver other than ann is needed", **many, approver="ann")
-    refused(desk, RuleStaged, "no backtest says", rule="big", version=1, stage="active")
+    refused(desk, RuleStaged, "no backtest says", rule="big", version=2, stage="active")
     desk.order(RuleStaged, **many, approver="bob")
     assert desk.standing(amount_usd=900.0) == ["acts"]
 

@@ -110,6 +110,7 @@ def test_a_leaf_that_many_ask_is_asked_once_and_reads_as_it_was_written():
         ('matches("a", "a")', "expected the name of a text"),
         ("matches(s)", "expected 2 argument"),
         ("matchs(s, 'a')", "unknown function `matchs`; did you mean `matches`?"),
+        ("nope(s)", "unknown function `nope`; known: `abs`, `address_similarity`, "),
         ("length(a) > 1", "expected a text, got a number"),
         ("list('cities') == s", "unknown function `list`"),
     ],

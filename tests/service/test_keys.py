@@ -69,3 +69,20 @@ def test_a_file_that_goes_away_leaves_the_keys_as_they_were(tmp_path: Path) -> N
         ring._look_again = 0.0
         assert admits(ring, str(first))
         assert not admits(ring, "chop_other")
+
+
+def test_a_key_gives_orders_in_its_own_name_if_at_all(tmp_path: Path) -> None:
+    ring, first = open_keys(tmp_path / "keys.json")
+    assert first is not None
+    ring.make("app")
+    ann = ring.make("ann", orders=True)
+    for seen in (ring, KeyRing(tmp_path / "keys.json")):
+        assert seen.holder(f"Bearer {ann}".encode()) == "ann"
+        assert seen.may_order("first", "anybody")
+        assert seen.may_order("ann", "ann")
+        assert seen.may_order("ann", None)
+        assert not seen.may_order("ann", "bob")
+        assert not seen.may_order("app", "app")
+    ring.revoke("ann")
+    ring.make("ann")
+    assert not ring.may_order("ann", "ann")

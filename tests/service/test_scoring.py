@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from chopmark.decisions import Decision
 from chopmark.errors import ArtifactError, ServiceError
 from chopmark.models import (
     Additive,
@@ -158,6 +159,15 @@ def test_a_row_is_scored(model: Path, row: Any, z: float, more: dict[str, Any]) 
     assert found.pop("score") == pytest.approx(sigmoid(z), abs=1e-12)
     assert found.pop("log_odds") == pytest.approx(z, abs=1e-9)
     assert found == more
+
+
+def test_a_score_decides_nothing(model: Path) -> None:
+    """It is the engine that decides: here is no limit, no action and nobody to decide about."""
+    riskiest = sent(model, "/v1/score?explain=1", {**ROW, "user": "ann", "amount_usd": 1e9}).json()
+    assert set(riskiest) == {"score", "log_odds", "bias", "reasons", "ignored"}
+    assert set(Decision.__struct_fields__).isdisjoint(set(riskiest) - {"score", "reasons"})
+    for path in ("/v1/assess", "/v1/decisions/p-1"):
+        assert sent(model, path, ROW).status_code == 404
 
 
 def test_a_predicted_number_has_no_log_odds(tmp_path: Path) -> None:

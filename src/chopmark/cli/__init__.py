@@ -11,11 +11,19 @@ from cyclopts import App
 
 from chopmark.errors import ChopmarkError
 
+
+def _help(group: str, name: str, what: str, more: str, example: str) -> str:
+    """What a list of commands shows, then the rest in paragraphs of its own."""
+    parts = (what, more, f"Example: `{f'chopmark {group} {name} {example}'.strip()}`")
+    return "\n\n".join(part for part in parts if part)
+
+
 app = App(name="chopmark", help="Events in, decisions out: risk and personalization.")
 app.command(
     "chopmark.cli.demo:demo",
     name="demo",
-    help="Run the whole loop on a simulated exchange, then serve it.",
+    help="Run the whole loop on a simulated exchange, then serve it.\n\n"
+    "Example: `chopmark demo --quick --data data`",
 )
 app.command(
     "chopmark.cli.data:simulate",
@@ -43,7 +51,9 @@ app.command("chopmark.cli.serve:serve", name="serve", help="Serve assessments ov
 app.command(
     "chopmark.cli.readouts:fraud_rate",
     name="fraud-rate",
-    help="Show the fraud rate by purchase cohort, matured, and whether it is above a target.",
+    help="Show the fraud rate by purchase cohort, matured, and whether it is above a target.\n\n"
+    "Ends with exit code 1 if a mature cohort is above it. The log may be in use.\n\n"
+    "Example: `chopmark fraud-rate data --target 0.003`",
 )
 
 audit = App(name="audit", help="A log that cannot be changed unseen: keys, checkpoints, verify.")
@@ -96,82 +106,169 @@ for name, what, example in (
     )
 
 
-rules = App(name="rules", help="Rules: write, judge, review, stage; and the lists they ask.")
+rules = App(
+    name="rules",
+    help="Rules: write, judge, review, stage; and the lists they ask.\n\n"
+    "What only looks (list, backtest, suggest, members) works beside a running service; what "
+    "writes needs the log for itself, or --as-json.",
+)
 app.command(rules)
-for name, called, what, example in (
-    ("list", "drafts", "List the rules, their stages and hits.", "data"),
+for name, called, what, more, example in (
+    (
+        "list",
+        "rules:drafts",
+        "List the rules, their stages and hits.",
+        "Works beside a running service.",
+        "data",
+    ),
     (
         "draft",
-        "draft",
+        "rules:draft",
         "Write a rule, or another version of it.",
+        "It is checked at once and acts on nobody yet: next come backtest, review and stage.",
         "data many --when 'purchase_count_1h >= 3' --limit-at-most-usd 100 "
         "--because 'three in an hour' --author ann",
     ),
-    ("backtest", "backtest", "Judge a rule on the past.", "data many"),
+    (
+        "backtest",
+        "rulehistory:backtest",
+        "Judge a rule on the past.",
+        "Rows whose label has not had time to come are counted apart, and are nobody's false "
+        "positive. Works beside a running service.",
+        "data many",
+    ),
     (
         "review",
-        "review",
+        "rules:review",
         "Approve or turn down somebody else's version.",
+        "No version acts without it.",
         "data many 1 --author bob",
     ),
     (
         "stage",
-        "stage",
+        "rules:stage",
         "Put a version to use, or turn a rule off.",
+        "Before it acts, the past says how many users it would have moved: above 5 % of them, or "
+        "where there is no past, an --approver is needed. `--share 0.1` begins with a tenth of "
+        "the users; `--version 1` goes back to an earlier version.",
         "data many shadow --author ann",
     ),
     (
         "snooze",
-        "snooze",
+        "rules:snooze",
         "Let a rule not act for some days.",
+        "On one user with --user, else on nobody; 7 days unless --days says otherwise.",
         "data many --user u-17 --days 3 --reason 'known customer' --author ann",
     ),
     (
         "members",
-        "members",
+        "rules:members",
         "Show or change a named list.",
+        'A rule asks it with `issuer in list("bad_issuers")`; the first change makes it.',
         "data bad_issuers --add First --author ann",
     ),
-    ("suggest", "suggest", "Find rules in the labelled past.", "data"),
-    ("functions", "functions", "List what a rule may call and read.", ""),
+    (
+        "suggest",
+        "rulehistory:suggest",
+        "Find rules in the labelled past.",
+        "Only those that users held out of the search confirm. Works beside a running service.",
+        "data",
+    ),
+    ("functions", "rules:functions", "List what a rule may call and read.", "", ""),
 ):
     rules.command(
-        f"chopmark.cli.rules:{called}",
-        name=name,
-        help=f"{what}\n\nExample: `chopmark rules {name} {example}`",
+        f"chopmark.cli.{called}", name=name, help=_help("rules", name, what, more, example)
     )
 
-user = App(name="user", help="Users: lock a score, override a limit, ban, mark.")
+user = App(name="user", help="Users: show, lock a score, override a limit, ban, mark.")
 app.command(user)
-for name, what, example in (
-    ("lock", "Hold a user's score at a value.", "data u-17 --score 0.8 --reason ring --author ann"),
-    ("release", "End a user's lock and override.", "data u-17 --reason cleared --author ann"),
+for name, called, what, more, example in (
+    (
+        "show",
+        "usershow:show",
+        "Show the orders in force for a user, and the last decisions.",
+        "Works beside a running service.",
+        "data u-17",
+    ),
+    (
+        "lock",
+        "orders:lock",
+        "Hold a user's score at a value.",
+        "Whatever a model says meanwhile: the lock survives rescoring and another model, for 90 "
+        "days unless --days says otherwise, or until `user release`.",
+        "data u-17 --score 0.8 --reason ring --author ann",
+    ),
+    (
+        "release",
+        "orders:release",
+        "End a user's lock and override.",
+        "",
+        "data u-17 --reason cleared --author ann",
+    ),
     (
         "override",
+        "orders:override",
         "Set a user's weekly limit by hand.",
+        "For 30 days unless --days says otherwise, or until `user release`.",
         "data u-17 --limit-usd 5000 --reason 'a firm' --author ann",
     ),
-    ("ban", "Ban a user, or lift the ban.", "data u-17 --reason 'stolen cards' --author ann"),
-    ("vip", "Mark a user whose restrictions people want to see.", "data u-17 --author ann"),
+    (
+        "ban",
+        "orders:ban",
+        "Ban a user, or lift the ban.",
+        "Nothing that moves money is done for a banned user.",
+        "data u-17 --reason 'stolen cards' --author ann",
+    ),
+    (
+        "vip",
+        "orders:vip",
+        "Mark a user whose restrictions people want to see.",
+        "",
+        "data u-17 --author ann",
+    ),
 ):
-    user.command(
-        f"chopmark.cli.orders:{name}",
-        name=name,
-        help=f"{what}\n\nExample: `chopmark user {name} {example}`",
-    )
+    user.command(f"chopmark.cli.{called}", name=name, help=_help("user", name, what, more, example))
 
 decision = App(name="decision", help="Decisions: told in words, and made again.")
 app.command(decision)
-decision.command(
-    "chopmark.cli.decision:explain",
-    name="explain",
-    help="Tell a decision in words.\n\nExample: `chopmark decision explain data p-17`",
-)
-decision.command(
-    "chopmark.cli.decision:replay",
-    name="replay",
-    help="Make decisions again, bit for bit.\n\nExample: `chopmark decision replay data`",
-)
+for name, what, more, example in (
+    (
+        "explain",
+        "Tell a decision in words.",
+        "What a user may hear, and what is for the inside only. `chopmark user show` lists ids. "
+        "Works beside a running service.",
+        "data p-17",
+    ),
+    (
+        "replay",
+        "Make decisions again, bit for bit.",
+        "Each with the rules of its time; exit code 1 if one comes out otherwise. Works beside a "
+        "running service.",
+        "data",
+    ),
+):
+    decision.command(
+        f"chopmark.cli.decision:{name}",
+        name=name,
+        help=_help("decision", name, what, more, example),
+    )
+
+keys = App(name="keys", help="Keys: who may speak to the service, and who may give orders.")
+app.command(keys)
+for name, called, what, more, example in (
+    (
+        "add",
+        "add",
+        "Make a key, and show it once.",
+        "With --orders it may give orders too: those that name its owner as their author.",
+        "data ann --orders",
+    ),
+    ("list", "show", "List the keys and what they may do.", "", "data"),
+    ("revoke", "revoke", "Let a key open nothing any more.", "", "data ann"),
+):
+    keys.command(
+        f"chopmark.cli.keys:{called}", name=name, help=_help("keys", name, what, more, example)
+    )
 
 webhooks = App(name="webhooks", help="Webhooks: signed events for endpoints elsewhere.")
 app.command(webhooks)

@@ -21,8 +21,8 @@ from chopmark.pipelines.training import train
 
 def demo(
     *,
-    once: Annotated[bool, Parameter(negative="")] = False,
-    quick: Annotated[bool, Parameter(negative="")] = False,
+    once: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    quick: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     seed: int = 0,
     data: Path | None = None,
     port: int = 8080,
@@ -50,7 +50,9 @@ def demo(
     if folder.log.exists():
         raise InvalidInput(f"expected a folder without a log for the demo, got {path}")
     try:
-        _run(folder, app, scale, seed=seed)
+        day = _run(folder, app, scale, seed=seed)
+        if data is not None or not once:  # else the folder goes with the end
+            _show_next(path, day)
         if not once:
             run_service(folder, app, port=port)
     finally:
@@ -58,7 +60,7 @@ def demo(
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _run(folder: DataFolder, app: Application, scale: steps.Scale, *, seed: int) -> None:
+def _run(folder: DataFolder, app: Application, scale: steps.Scale, *, seed: int) -> Day:
     with progress("simulate", scale.num_users) as done:
         past = steps.simulated(scale, seed=seed)
         done(scale.num_users)
@@ -91,6 +93,7 @@ def _run(folder: DataFolder, app: Application, scale: steps.Scale, *, seed: int)
     engine.log.close()
     _show(outcome)
     _show_day(day)
+    return day
 
 
 def _show(outcome: steps.Outcome) -> None:
@@ -128,7 +131,7 @@ def _show_day(day: Day) -> None:
     console.print(
         f"[bold]At the desk[/bold]: rule {one.name}: {WHEN}\n"
         f"  it would have hit {one.num_hits:,} purchases, {one.true_positives:,} bad and "
-        f"{one.false_positives:,} good, and moved {day.moves:.2%} of users",
+        f"{one.false_positives:,} good, and moved {day.moves:.1%} of users",
         highlight=False,
     )
     rows = [
@@ -138,13 +141,13 @@ def _show_day(day: Day) -> None:
             decision.authority,
             number(decision.limit_usd, 2),
             number(decision.allowed_usd, 2),
-            ", ".join(f"{hit.rule} {hit.standing}" for hit in decision.rules) or "-",
+            ", ".join(hit.standing for hit in decision.rules if hit.rule == one.name) or "-",
         )
         for what, decision in day.steps
     ]
     table(
         "One user, buying after each step",
-        ("", "action", "decided by", "limit, USD", "allowed, USD", "rules"),
+        ("", "action", "decided by", "limit, USD", "allowed, USD", "the rule"),
         rows,
     )
     console.print("In words: " + " ".join(day.told), highlight=False)
@@ -153,3 +156,15 @@ def _show_day(day: Day) -> None:
         f"{day.num_differing:,} differ",
         highlight=False,
     )
+
+
+def _show_next(path: Path, day: Day) -> None:
+    """Commands that can be tried on this very log, also while it is served."""
+    asked = next((one for _, one in day.steps if one.action == "ask"), day.steps[-1][1])
+    console.print("[bold]Look closer[/bold], also while it is served, in another terminal:")
+    for command in (
+        f"chopmark decision explain {path} {asked.about}",
+        f"chopmark user show {path} {asked.user}",
+        f"chopmark rules list {path}",
+    ):
+        console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)

@@ -4,11 +4,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
+from cyclopts import Parameter
+
 from chopmark.cli.application import load_application
-from chopmark.cli.show import console
+from chopmark.cli.options import (
+    App,
+    Approver,
+    AsJson,
+    Author,
+    Data,
+    Reason,
+    User,
+    check_days,
+    check_share,
+    check_words,
+)
+from chopmark.cli.show import console, warnings
 from chopmark.decisions.orders import (
     BanLifted,
     Banned,
@@ -20,28 +34,18 @@ from chopmark.decisions.orders import (
 )
 from chopmark.engine import Engine
 from chopmark.errors import InvalidInput, LogUnavailable, SchemaError
-from chopmark.events import Event
-from chopmark.events.schema import type_name
+from chopmark.events import Event, EventLog
+from chopmark.events.schema import Schema, type_name
 from chopmark.pipelines.folder import DataFolder
 
 
 @contextmanager
-def opened(data: Path, app: str | None) -> Iterator[Engine]:
-    """The engine of a data folder that nothing else has open for writing."""
+def read_along(data: Path, app: str | None) -> Iterator[Engine]:
+    """An engine that looks at a data folder (`DataFolder.open_to_read`), which may be in use."""
     application, _ = load_application(app)
-    folder = DataFolder(data)
-    if not folder.log.is_file():
-        raise InvalidInput(f"expected a log in {data}, got none; name the folder of an ingest")
-    try:
-        engine = folder.open_engine(application)
-    except LogUnavailable as error:
-        raise LogUnavailable(
-            f"{error}; where a service has the log open, write the order with --as-json and send "
-            "it to the service's /v1/events"
-        ) from error
+    engine = _folder(data).open_to_read(application)
     try:
         yield engine
-        engine.log.sync()
     finally:
         engine.log.close()
 
@@ -51,131 +55,186 @@ def made(kind: type[Event], **fields: Any) -> Event:
     return kind(id=f"order:{uuid4().hex}", happened_at=datetime.now(UTC), **fields)
 
 
-def give(data: Path, app: str | None, order: Event, *, as_json: bool) -> None:
-    """Put an order into the log, or only print it.
+def give(data: Path, app: str | None, *orders: Event, as_json: bool) -> None:
+    """Put orders into the log, or only print them.
 
     Raises
     ------
     SchemaError
         If the application's schema has no orders.
+    LogUnavailable
+        If a service has the log open.
     """
     application, _ = load_application(app)
     schema = application.catalog.schema
-    if type_name(order) not in schema.types:
-        raise SchemaError(
-            f"the schema of the application lacks `{type_name(order)}`; add "
-            "`*chopmark.decisions.ORDERS` to its event types"
-        )
+    for order in orders:
+        if type_name(order) not in schema.types:
+            raise SchemaError(
+                f"the schema of the application lacks `{type_name(order)}`; add "
+                "`*chopmark.decisions.ORDERS` to its event types"
+            )
     if as_json:
-        print(schema.encode(order).decode())
+        if _has_log(data):
+            with read_along(data, app) as engine:
+                for order in orders:
+                    _check(engine, order)
+        for order in orders:
+            print(schema.encode(order).decode())
         return
-    with opened(data, app) as engine:
-        engine.observe(order)
-    console.print(f"{type_name(order)} is in the log of {data}", soft_wrap=True)
+    with _opened_to_write(data, app) as engine:
+        for order in orders:
+            _warn_of_stranger(engine.log, schema, order)
+            engine.observe(order)
+    for order in orders:
+        console.print(f"{type_name(order)} is in the log of {data}", soft_wrap=True)
+
+
+def has_events(log: EventLog, schema: Schema, user: str) -> bool:
+    """Whether a log has any event of a user."""
+    return any(log.latest(kind, user) is not None for kind in schema.types)
 
 
 def lock(
-    data: Path, user: str, *, score: float, reason: str, author: str, days: int = 90,
-    approver: str | None = None, app: str | None = None, as_json: bool = False,
-) -> None:  # fmt: skip
-    """Hold a user's score at a value, whatever a model says, for some days.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    user
-        Whose score.
-    score
-        From 0 to 1: 0.8 for 80 of 100.
-    reason
-        Why, for whoever reads it later.
-    author
-        Who says so.
-    days
-        Until it ends by itself.
-    approver
-        A second person.
-    app
-        Python file with `application` and `label`; the simulated exchange by default.
-    as_json
-        Print the order instead, for `curl` to a service that has the log open.
-    """
-    until = datetime.now(UTC) + timedelta(days=days)
-    if not 0.0 <= score <= 1.0:
-        hint = f"; write {score / 100:g} for {score:g} of 100" if 1 < score <= 100 else ""
-        raise InvalidInput(f"expected a score from 0 to 1, got {score:g}{hint}")
-    if days < 1:
-        raise InvalidInput(f"expected at least one day, got {days}")
-    order = made(LockSet, user=user, score=score, expires_at=until, reason=reason, author=author,
-                 approver=approver)  # fmt: skip
-    give(data, app, order, as_json=as_json)
-
-
-def release(
-    data: Path, user: str, *, reason: str, author: str, app: str | None = None,
-    as_json: bool = False,
-) -> None:  # fmt: skip
-    """End a lock and an override of a user before their time.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    """
-    for kind in (LockReleased, OverrideReleased):
-        give(data, app, made(kind, user=user, reason=reason, author=author), as_json=as_json)
-
-
-def override(
-    data: Path, user: str, *, limit_usd: float, reason: str, author: str, days: int = 30,
-    approver: str | None = None, app: str | None = None, as_json: bool = False,
-) -> None:  # fmt: skip
-    """Set a user's weekly limit by hand for some days.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    limit_usd
-        In USD a week.
-    """
-    if limit_usd < 0 or days < 1:
-        raise InvalidInput(
-            f"expected a limit of 0 or more and a day or more, got {limit_usd} and {days}"
-        )
-    until = datetime.now(UTC) + timedelta(days=days)
-    order = made(OverrideSet, user=user, limit_usd=limit_usd, expires_at=until, reason=reason,
+    data: Data,
+    user: User,
+    *,
+    score: Annotated[float, Parameter(help="From 0 to 1: 0.8 for 80 of 100.")],
+    reason: Reason,
+    author: Author,
+    days: Annotated[int, Parameter(help="Until it ends by itself.")] = 90,
+    approver: Approver = None,
+    app: App = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a user's score at a value, whatever a model says, for some days."""
+    check_share("score", score, unit="of 100")
+    check_days(days)
+    _check_people(author, approver)
+    check_words(reason=reason)
+    order = made(LockSet, user=user, score=score, expires_at=_until(days), reason=reason,
                  author=author, approver=approver)  # fmt: skip
     give(data, app, order, as_json=as_json)
 
 
-def ban(
-    data: Path, user: str, *, reason: str, author: str, lift: bool = False,
-    app: str | None = None, as_json: bool = False,
-) -> None:  # fmt: skip
-    """Ban a user, or lift the ban.
+def release(
+    data: Data,
+    user: User,
+    *,
+    reason: Reason,
+    author: Author,
+    app: App = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a lock and an override of a user before their time."""
+    check_words(reason=reason, author=author)
+    orders = [
+        made(kind, user=user, reason=reason, author=author)
+        for kind in (LockReleased, OverrideReleased)
+    ]
+    give(data, app, *orders, as_json=as_json)
 
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    lift
-        The ban ends.
-    """
+
+def override(
+    data: Data,
+    user: User,
+    *,
+    limit_usd: Annotated[float, Parameter(help="In USD a week.")],
+    reason: Reason,
+    author: Author,
+    days: Annotated[int, Parameter(help="Until it ends by itself.")] = 30,
+    approver: Approver = None,
+    app: App = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set a user's weekly limit by hand for some days."""
+    if limit_usd < 0:
+        raise InvalidInput(f"expected --limit-usd of 0 or more, got {limit_usd:g}")
+    check_days(days)
+    _check_people(author, approver)
+    check_words(reason=reason)
+    order = made(OverrideSet, user=user, limit_usd=limit_usd, expires_at=_until(days),
+                 reason=reason, author=author, approver=approver)  # fmt: skip
+    give(data, app, order, as_json=as_json)
+
+
+def ban(
+    data: Data,
+    user: User,
+    *,
+    reason: Reason,
+    author: Author,
+    lift: Annotated[bool, Parameter(help="The ban ends.", negative="", show_default=False)] = False,
+    app: App = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ban a user, or lift the ban."""
+    check_words(reason=reason, author=author)
     kind = BanLifted if lift else Banned
     give(data, app, made(kind, user=user, reason=reason, author=author), as_json=as_json)
 
 
 def vip(
-    data: Path, user: str, *, author: str, no_longer: bool = False, app: str | None = None,
-    as_json: bool = False,
-) -> None:  # fmt: skip
-    """Mark a user whose restrictions people want to see.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    """
+    data: Data,
+    user: User,
+    *,
+    author: Author,
+    no_longer: Annotated[
+        bool, Parameter(help="The mark ends.", negative="", show_default=False)
+    ] = False,
+    app: App = None,
+    as_json: AsJson = False,
+) -> None:
+    """Mark a user whose restrictions people want to see."""
+    check_words(author=author)
     give(data, app, made(VipMarked, user=user, vip=not no_longer, author=author), as_json=as_json)
+
+
+@contextmanager
+def _opened_to_write(data: Path, app: str | None) -> Iterator[Engine]:
+    """The engine of a data folder that nothing else has open for writing."""
+    application, _ = load_application(app)
+    try:
+        engine = _folder(data).open_engine(application)
+    except LogUnavailable as error:
+        raise LogUnavailable(
+            f"{error}: for a service, add --as-json and POST the line to its /v1/events"
+        ) from error
+    try:
+        yield engine
+        engine.log.sync()
+    finally:
+        engine.log.close()
+
+
+def _folder(data: Path) -> DataFolder:
+    if not _has_log(data):  # asked first: a DataFolder makes its folder
+        raise InvalidInput(f"expected a log in {data}, got none; name the folder of an ingest")
+    return DataFolder(data)
+
+
+def _has_log(data: Path) -> bool:
+    return (data / "log.sqlite").is_file()
+
+
+def _check(engine: Engine, order: Event) -> None:
+    """What the service will say of an order, as far as the log tells."""
+    engine.book.check(order)
+    engine.policy.check(order)
+    engine.schema.decode(engine.schema.encode(order))
+    _warn_of_stranger(engine.log, engine.schema, order)
+
+
+def _warn_of_stranger(log: EventLog, schema: Schema, order: Event) -> None:
+    user = getattr(order, "user", None)
+    if user is not None and not has_events(log, schema, user):
+        warnings.print(f"warning: no event of user `{user}` yet", highlight=False, markup=False)
+
+
+def _check_people(author: str, approver: str | None) -> None:
+    check_words(author=author, approver=approver)
+    if approver is not None and approver.strip().casefold() == author.strip().casefold():
+        raise InvalidInput(f"expected an approver other than the author, got `{author}` twice")
+
+
+def _until(days: float) -> datetime:
+    return datetime.now(UTC) + timedelta(days=days)

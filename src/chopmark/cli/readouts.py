@@ -1,20 +1,24 @@
 """``chopmark fraud-rate``: what fraud costs by purchase cohort, and whether it is too much."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import polars as pl
+from cyclopts import Parameter
 
 from chopmark.cli.application import load_application
-from chopmark.cli.show import console, number, progress, table
+from chopmark.cli.options import App, Data
+from chopmark.cli.show import console, number, progress, say, table
 from chopmark.decisions.decision import Decision
 from chopmark.decisions.readouts import Cohort, FraudRates, fraud_rates, outcomes
 from chopmark.errors import InvalidInput, InvalidTable, did_you_mean
 from chopmark.events import Event, EventLog, type_name
 from chopmark.pipelines.folder import DataFolder
-from chopmark.times import instant, moment
+from chopmark.times import Instant, instant, moment
 
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_COHORTS = {"week": "%Y-%m-%d", "month": "%Y-%m"}
 _MOMENT = pl.Datetime("us", "UTC")
 _PURCHASES = {
     "id": pl.String(),
@@ -40,36 +44,45 @@ _DECISIONS = {
 
 
 def fraud_rate(
-    data: Path,
+    data: Data,
     *,
-    app: str | None = None,
-    as_of: str | None = None,
-    cohort: Cohort = "week",
-    target: float | None = None,
-    purchase: str = "purchase",
-    chargeback: str = "chargeback",
+    app: App = None,
+    as_of: Annotated[
+        str | None,
+        Parameter(
+            help="Instant such as `2026-05-01T00:00:00Z`: only what was known then; the newest "
+            "by default."
+        ),
+    ] = None,
+    cohort: Annotated[Cohort, Parameter(help="Purchases of a week or of a month.")] = "week",
+    target: Annotated[
+        float | None,
+        Parameter(help="Highest fraud rate wanted: 0.003 for 0.3 %; exit code 1 if one is above."),
+    ] = None,
+    last: Annotated[int, Parameter(help="Cohorts that are shown, the newest.")] = 12,
+    wide: Annotated[
+        bool,
+        Parameter(
+            help="All columns; they may need 130 characters.", negative="", show_default=False
+        ),
+    ] = False,
+    purchase: Annotated[
+        str, Parameter(help="Event type with fields user and amount_usd, perhaps rail.")
+    ] = "purchase",
+    chargeback: Annotated[
+        str, Parameter(help="Event type with fields about, user and amount_usd.")
+    ] = "chargeback",
 ) -> None:
     """Show chargeback losses over purchase volume by purchase cohort, matured, with a band.
 
     Ends with exit code 1 if a mature cohort is above the target.
-
-    Parameters
-    ----------
-    data
-        Folder with the log; may be in use.
-    app
-        Python file with `application` and `label`; the simulated exchange by default.
-    as_of
-        Instant such as `2026-05-01T00:00:00Z`: only what was known then; the newest by default.
-    cohort
-        Purchases of a week or of a month.
-    target
-        Highest fraud rate wanted, such as 0.003.
-    purchase
-        Event type with fields user and amount_usd, perhaps rail.
-    chargeback
-        Event type with fields about, user and amount_usd.
     """
+    if target is not None and not 0.0 < target <= 1.0:
+        hint = f"; write {target / 100:g} for {target:g} %" if 1.0 < target <= 100.0 else ""
+        raise InvalidInput(f"expected --target above 0 and at most 1, got {target:g}{hint}")
+    if last < 1:
+        raise InvalidInput(f"expected --last of one or more, got {last}")
+    at = None if as_of is None else _instant(as_of)
     application, _ = load_application(app)
     schema = application.catalog.schema
     for name, needed in ((purchase, {"user", "amount_usd"}), (chargeback, {"about", "amount_usd"})):
@@ -82,16 +95,16 @@ def fraud_rate(
     if not (data / "log.sqlite").is_file():
         raise InvalidInput(f"expected a log in {data}, got none; name the folder of an ingest")
     with DataFolder(data).open_log(application, read_only=True) as log:
-        last = log.last_known_at
-        if last is None:
+        newest = log.last_known_at
+        if newest is None:
             raise InvalidTable(f"expected events in {data}, got an empty log")
-        now = moment(last if as_of is None else instant(as_of))
+        now = moment(newest if at is None else at)
         bought, lost, bad, decided = _frames(log, purchase, chargeback)
     rates = fraud_rates(bought, lost, as_of=now, cohort=cohort, target=target)
-    _show(rates, cohort, f"{now:%Y-%m-%d %H:%M} UTC")
+    _show(rates, cohort, f"{now:%Y-%m-%d %H:%M} UTC", last=last, wide=wide)
     done = outcomes(decided, bought, bad, as_of=now, cohort=cohort)
     if not done.is_empty():
-        _show_outcomes(done, cohort)
+        _show_outcomes(done, cohort, last=last, wide=wide)
     if target is not None:
         console.print(rates.statement, highlight=False, soft_wrap=True)
         if rates.is_alarm:
@@ -138,29 +151,32 @@ def _rows(
         )
 
 
-def _show(rates: FraudRates, cohort: str, as_of: str) -> None:
-    header = (cohort, "purchases", "volume USD", "lost so far", "reported", "maturity", "factor",
-              "matured", "band", "")  # fmt: skip
+def _instant(as_of: str) -> Instant:
+    try:
+        return instant(as_of)
+    except InvalidInput as error:
+        hint = f"; add a time: {as_of}T00:00:00Z" if _DATE.fullmatch(as_of) else ""
+        raise InvalidInput(f"--as-of: {error}{hint}") from error
+
+
+def _show(rates: FraudRates, cohort: Cohort, as_of: str, *, last: int, wide: bool) -> None:
     marks = {True: "above", False: "within", None: ""}
-    table(
+    shown = {
+        "purchases": lambda row: f"{row['purchases']:,}",
+        "volume, USD": lambda row: number(row["volume_usd"], 0),
+        "lost so far, USD": lambda row: number(row["reported_usd"], 0),
+        "reported, %": lambda row: number(100 * row["reported_rate"], 3),
+        "maturity": lambda row: number(row["maturity"], 2),
+        "factor": lambda row: number(row["factor"], 2),
+        "matured, %": lambda row: number(100 * row["matured_rate"], 3),
+        "band, %": lambda row: f"{number(100 * row['low'], 3)} to {number(100 * row['high'], 3)}",
+        "": lambda row: marks[row["is_above"]] if row["is_mature"] else "immature",
+    }  # fmt: skip
+    few = ("volume, USD", "reported, %", "matured, %", "band, %", "")
+    _table(
         f"Fraud rate by {cohort} of purchase, in percent of volume, as known on {as_of}",
-        header,
-        [
-            (
-                f"{row['cohort']:%Y-%m-%d}",
-                f"{row['purchases']:,}",
-                number(row["volume_usd"], 0),
-                number(row["reported_usd"], 0),
-                number(100 * row["reported_rate"], 3),
-                number(row["maturity"], 2),
-                number(row["factor"], 2),
-                number(100 * row["matured_rate"], 3),
-                f"{number(100 * row['low'], 3)} to {number(100 * row['high'], 3)}",
-                marks[row["is_above"]] if row["is_mature"] else "immature",
-            )
-            for row in rates.cohorts.iter_rows(named=True)
-        ],
-    )
+        rates.cohorts, cohort, shown, None if wide else few, last,
+    )  # fmt: skip
     console.print(
         f"all cohorts, matured: {number(100 * rates.pooled_rate, 3)} %; the last 30 days without "
         f"it: {number(100 * rates.naive_rate, 3)} %; chargebacks later than "
@@ -172,24 +188,46 @@ def _show(rates: FraudRates, cohort: str, as_of: str) -> None:
         console.print(f"{rates.num_unmatched:,} chargebacks are about no purchase of the log")
 
 
-def _show_outcomes(done: pl.DataFrame, cohort: str) -> None:
-    header = (cohort, "decisions", "asked USD", "allowed USD", "friction %", "false", "refused to "
-              "good USD", "prevented USD", "passed to bad USD")  # fmt: skip
-    table(
+def _show_outcomes(done: pl.DataFrame, cohort: Cohort, *, last: int, wide: bool) -> None:
+    shown = {
+        "decisions": lambda row: f"{row['decisions']:,}",
+        "asked, USD": lambda row: number(row["asked_usd"], 0),
+        "allowed, USD": lambda row: number(row["allowed_usd"], 0),
+        "friction, %": lambda row: number(100 * row["friction_rate"], 2),
+        "restricted": lambda row: f"{row['restricted']:,}",
+        "good ones": lambda row: f"{row['false_restrictions']:,}",
+        "refused to good, USD": lambda row: number(row["false_usd"], 0),
+        "prevented, USD": lambda row: number(row["prevented_usd"], 0),
+        "passed, USD": lambda row: number(row["passed_usd"], 0),
+    }  # fmt: skip
+    few = ("decisions", "restricted", "good ones", "prevented, USD", "passed, USD")
+    _table(
         "What the decisions did, judged by what is known of the users",
-        header,
+        done, cohort, shown, None if wide else few, last,
+    )  # fmt: skip
+    say("Good ones are restricted wrongly; prevented and passed is what bad users asked for.")
+
+
+def _table(
+    title: str,
+    rows: pl.DataFrame,
+    cohort: Cohort,
+    columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
+    chosen: Sequence[str] | None,
+    last: int,
+) -> None:
+    """The newest rows with these columns; a year is shown where they are of more than one."""
+    newest = rows.tail(last)
+    names = list(columns) if chosen is None else chosen
+    same_year = newest["cohort"].dt.year().n_unique() == 1
+    as_text = "%m-%d" if cohort == "week" and same_year else _COHORTS[cohort]
+    table(
+        title,
+        (cohort, *names),
         [
-            (
-                f"{row['cohort']:%Y-%m-%d}",
-                f"{row['decisions']:,}",
-                number(row["asked_usd"], 0),
-                number(row["allowed_usd"], 0),
-                number(100 * row["friction_rate"], 2),
-                f"{row['false_restrictions']:,} of {row['restricted']:,}",
-                number(row["false_usd"], 0),
-                number(row["prevented_usd"], 0),
-                number(row["passed_usd"], 0),
-            )
-            for row in done.iter_rows(named=True)
+            (f"{row['cohort']:{as_text}}", *(columns[name](row) for name in names))
+            for row in newest.iter_rows(named=True)
         ],
     )
+    if rows.height > last:
+        console.print(f"{rows.height - last} older ones are not shown; see --last", highlight=False)

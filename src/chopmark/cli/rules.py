@@ -1,27 +1,31 @@
-"""``chopmark rules``: write, judge, review, stage and retire rules; change lists."""
+"""``chopmark rules``: write, review, stage and retire rules; change the lists that they ask."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Literal
 
-import polars as pl
 from cyclopts import Parameter
 
-from chopmark.cli.application import load_application
-from chopmark.cli.orders import give, made, opened
-from chopmark.cli.show import console, number, progress, table
+from chopmark.cli.options import (
+    App,
+    Approver,
+    AsJson,
+    Author,
+    Data,
+    Reason,
+    RuleName,
+    check_days,
+    check_share,
+    check_words,
+)
+from chopmark.cli.orders import give, made, read_along
+from chopmark.cli.rulehistory import condition_of, hits_on, past_of, version_of
+from chopmark.cli.show import aside, console, progress, say, table
+from chopmark.decisions.friction import FRICTIONS
 from chopmark.engine import Engine
 from chopmark.errors import InvalidInput, RuleError, did_you_mean
-from chopmark.expressions import FUNCTIONS, Condition
-from chopmark.features import Label
-from chopmark.models import load_scorer
-from chopmark.models.encoder import num_cores
-from chopmark.pipelines.folder import DataFolder
-from chopmark.pipelines.rulehistory import rule_history, share_moved
+from chopmark.expressions import FUNCTIONS
+from chopmark.pipelines.rulehistory import share_moved
 from chopmark.rules.book import RuleBook, Version, effects_text
-from chopmark.rules.code import RuleCode
-from chopmark.rules.columns import hits_of
-from chopmark.rules.judging import Figures, History, counterexamples, judge
 from chopmark.rules.orders import (
     ListChanged,
     ListDropped,
@@ -31,100 +35,94 @@ from chopmark.rules.orders import (
     RuleStaged,
 )
 from chopmark.rules.rule import Effects, Rule
-from chopmark.rules.suggestions import suggest_rules
 from chopmark.rules.texts import TEXT_FUNCTIONS
 
-_UNUSED = "not in use"
+_ASKABLE = ", ".join(name for name in FRICTIONS.names if name != "none")
 
 
-def drafts(data: Path, *, app: str | None = None) -> None:
-    """List the rules: what they say, how far they are in use, what they did.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    app
-        Python file with `application` and `label`; the simulated exchange by default.
-    """
-    with opened(data, app) as engine:
+def drafts(data: Data, *, app: App = None) -> None:
+    """List the rules: what they say, how far they are in use, what they did."""
+    with read_along(data, app) as engine:
         book = engine.book
-        hits = _hits_in_log(engine)
+        hits = _hits_in_log(engine) if book.versions else {}
     if not book.versions:
         console.print("no rules; write one with `chopmark rules draft`")
-        return
-    rows = []
     for name, versions in sorted(book.versions.items()):
         for version in versions:
             acted, shadowed = hits.get((name, version.number), (0, 0))
-            rows.append((name, str(version.number), _stage_of(book, name, version.number),
-                         _review_of(version), f"{acted:,}", f"{shadowed:,}",
-                         version.rule.when, version.rule.then.sentence()))  # fmt: skip
-    table(
-        "Rules", ("rule", "version", "stage", "review", "acted", "shadowed", "when", "then"), rows
-    )
+            console.print(f"[bold]{name}[/bold], version {version.number}", highlight=False)
+            use, review = _stage_of(book, name, version.number), _review_of(version)
+            say(f"{use}; {review}; acted: {acted:,}, true without acting: {shadowed:,}", indent=2)
+            say(f"when {version.rule.when}", indent=2)
+            if version.rule.on:
+                say(f"on {', '.join(version.rule.on)}", indent=2)
+            say(f"then {version.rule.then.sentence()}", indent=2)
 
 
 def draft(
-    data: Path,
-    name: str,
+    data: Data,
+    name: RuleName,
     *,
-    when: str,
-    because: str,
-    author: str,
-    on: tuple[str, ...] = (),
-    lock_score: float | None = None,
-    lock_days: int = 90,
-    score_at_least: float | None = None,
-    score_at_most: float | None = None,
-    limit_at_least_usd: float | None = None,
-    limit_at_most_usd: float | None = None,
-    friction: str | None = None,
-    queue: str | None = None,
-    delay_hours: float = 0.0,
-    deny: bool = False,
-    tag: tuple[str, ...] = (),
-    app: str | None = None,
-    as_json: bool = False,
+    when: Annotated[
+        str,
+        Parameter(
+            help="The condition, such as `amount_usd > 500 and purchase_count_1h >= 3`; see "
+            "`chopmark rules functions` and `chopmark features`."
+        ),
+    ],
+    because: Annotated[str, Parameter(help="Why, for those who read a decision.")],
+    author: Author,
+    on: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Event type that it is asked about, --on for each; all by default.",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
+    lock_score: Annotated[
+        float | None, Parameter(help="Hold the score here: 0.8 for 80 of 100.")
+    ] = None,
+    lock_days: Annotated[int, Parameter(help="How long a lock holds: 1 to 366.")] = 90,
+    score_at_least: Annotated[
+        float | None, Parameter(help="Lower bound of the score, 0 to 1.")
+    ] = None,
+    score_at_most: Annotated[
+        float | None, Parameter(help="Upper bound of the score, 0 to 1.")
+    ] = None,
+    limit_at_least_usd: Annotated[
+        float | None, Parameter(help="Lower bound of the weekly limit.")
+    ] = None,
+    limit_at_most_usd: Annotated[
+        float | None, Parameter(help="Upper bound of the weekly limit.")
+    ] = None,
+    friction: Annotated[
+        str | None,
+        Parameter(
+            help=f"What the user is asked for first: {_ASKABLE}, or one of the application's own."
+        ),
+    ] = None,
+    queue: Annotated[str | None, Parameter(help="Where analysts find the case.")] = None,
+    delay_hours: Annotated[float, Parameter(help="The event waits so long.")] = 0.0,
+    deny: Annotated[
+        bool, Parameter(help="The event is refused.", negative="", show_default=False)
+    ] = False,
+    tag: Annotated[
+        tuple[str, ...],
+        Parameter(help="Word for the record, --tag for each.", negative="", show_default=False),
+    ] = (),
+    app: App = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a rule, or another version of it; it acts on nobody yet.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    name
-        Of the rule: small letters, digits and `_`.
-    when
-        The condition, such as `amount_usd > 500 and purchase_count_1h >= 3`; see `chopmark rules
-        functions` and `chopmark features`.
-    because
-        Why, for those who read a decision.
-    author
-        Who writes it.
-    on
-        Event type that it is asked about; several may be given; all by default.
-    lock_score
-        Hold the score here (0.8 for 80 of 100) for `lock_days`.
-    score_at_least, score_at_most
-        Bounds of the score.
-    limit_at_least_usd, limit_at_most_usd
-        Bounds of the weekly limit.
-    friction
-        What the user is asked for first.
-    queue
-        Where analysts find the case.
-    delay_hours
-        The event waits so long.
-    deny
-        The event is refused.
-    tag
-        Word for the record; several may be given.
-    app
-        Python file with `application` and `label`; the simulated exchange by default.
-    as_json
-        Print the order instead, for a service that has the log open.
-    """
+    """Write a rule, or another version of it; it acts on nobody yet."""
+    check_words(because=because, author=author)
+    said = (lock_score, score_at_least, score_at_most, limit_at_least_usd, limit_at_most_usd,
+            friction, queue)  # fmt: skip
+    if all(effect is None for effect in said) and not (delay_hours or deny or tag):
+        raise RuleError(
+            "expected at least one effect, got none; give --limit-at-most-usd or --friction, for "
+            "example"
+        )
     then = Effects(
         score_at_least=score_at_least, score_at_most=score_at_most, lock_score=lock_score,
         limit_at_least_usd=limit_at_least_usd, limit_at_most_usd=limit_at_most_usd,
@@ -132,7 +130,7 @@ def draft(
         tags=tag,
     )  # fmt: skip
     rule = Rule(name=name, when=when, then=then, because=because, on=on)
-    with opened(data, app) as engine:
+    with read_along(data, app) as engine:
         _check_friction(engine, friction)
         known = engine.book.versions.get(name, [])
         engine.book.language.check(rule, engine.book.list_kinds)
@@ -141,105 +139,117 @@ def draft(
                  because=because, on=on, author=author)  # fmt: skip
     give(data, app, order, as_json=as_json)
     if not as_json:
-        console.print(f"rule {name}, version {version}: {then.sentence()}", highlight=False)
+        say(f"rule {name}, version {version}: {then.sentence()}")
         console.print(f"next: chopmark rules backtest {data} {name}", highlight=False)
 
 
 def review(
-    data: Path, name: str, version: int, *, author: str, reject: bool = False, comment: str = "",
-    app: str | None = None, as_json: bool = False,
-) -> None:  # fmt: skip
-    """Approve or turn down a version that somebody else wrote.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    reject
-        Turn it down.
-    comment
-        For its author.
-    """
+    data: Data,
+    name: RuleName,
+    version: Annotated[int, Parameter(help="Number of the version, as `rules list` shows it.")],
+    *,
+    author: Annotated[str, Parameter(help="Who reviews: not who wrote it.")],
+    reject: Annotated[
+        bool, Parameter(help="Turn it down.", negative="", show_default=False)
+    ] = False,
+    comment: Annotated[str, Parameter(help="For its author.")] = "",
+    app: App = None,
+    as_json: AsJson = False,
+) -> None:
+    """Approve or turn down a version that somebody else wrote."""
+    check_words(author=author)
     order = made(RuleReviewed, rule=name, version=version, approved=not reject, comment=comment,
                  author=author)  # fmt: skip
     give(data, app, order, as_json=as_json)
 
 
 def stage(
-    data: Path, name: str, to: Literal["shadow", "active", "off"], *, author: str,
-    version: int | None = None, share: float = 1.0, approver: str | None = None,
-    app: str | None = None, as_json: bool = False,
-) -> None:  # fmt: skip
-    """Put a version to use, for a share of users or all; or turn a rule off; or go back.
-
-    Before it acts, the past says how many users it would have moved; many need an approver.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    to
-        `shadow` records what it would do, `active` does it, `off` ends both.
-    author
-        Who says so.
-    version
-        The newest by default; an earlier one goes back to it.
-    share
-        Of users, for whom it acts; always the same ones.
-    approver
-        A second person.
-    """
+    data: Data,
+    name: RuleName,
+    to: Annotated[
+        Literal["shadow", "active", "off"],
+        Parameter(help="`shadow` records what it would do, `active` does it, `off` ends both."),
+    ],
+    *,
+    author: Author,
+    version: Annotated[
+        int | None, Parameter(help="The newest by default; an earlier one goes back to it.")
+    ] = None,
+    share: Annotated[
+        float,
+        Parameter(help="Of users, 0 to 1, for whom it acts; always the same ones."),
+    ] = 1.0,
+    approver: Approver = None,
+    app: App = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a version to use, for a share of users or all; or turn a rule off; or go back."""
+    check_share("share", share)
+    check_words(author=author, approver=approver)
     moves = None
-    with opened(data, app) as engine:
-        chosen = _version(engine.book, name, version)
+    with read_along(data, app) as engine, aside(as_json):
+        chosen = version_of(engine.book, name, version)
         if to == "active":
-            past, _ = _history(data, app, engine)
-            hits = _hits(engine.book, _condition(chosen), chosen.rule, past)
-            moves = share_moved(hits, past)
-            console.print(f"it would have moved {moves:.2%} of users", highlight=False)
+            condition = condition_of(chosen)
+            past, _ = past_of(data, app, engine)
+            moves = share_moved(hits_on(engine.book, condition, chosen.rule, past), past)
+            moved = (
+                "no past to ask" if moves is None else f"it would have moved {moves:.1%} of users"
+            )
+            console.print(moved, highlight=False)
     order = made(RuleStaged, rule=name, version=chosen.number, stage=to, share=share, moves=moves,
                  author=author, approver=approver)  # fmt: skip
     give(data, app, order, as_json=as_json)
 
 
 def snooze(
-    data: Path, name: str, *, reason: str, author: str, user: str | None = None,
-    days: float = 7.0, app: str | None = None, as_json: bool = False,
-) -> None:  # fmt: skip
-    """Let a rule not act on a user, or on anybody, for some days.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    user
-        On whom; everybody by default.
-    """
+    data: Data,
+    name: RuleName,
+    *,
+    reason: Reason,
+    author: Author,
+    user: Annotated[str | None, Parameter(help="On whom; everybody by default.")] = None,
+    days: Annotated[float, Parameter(help="How long it does not act.")] = 7.0,
+    app: App = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a rule not act on a user, or on anybody, for some days."""
+    check_words(reason=reason, author=author)
+    check_days(days)
     until = datetime.now(UTC) + timedelta(days=days)
     order = made(RuleSnoozed, rule=name, user=user, until=until, reason=reason, author=author)
     give(data, app, order, as_json=as_json)
 
 
 def members(
-    data: Path, name: str, *, author: str | None = None, add: tuple[str, ...] = (),
-    remove: tuple[str, ...] = (), drop: bool = False, reason: str = "", app: str | None = None,
-    as_json: bool = False,
-) -> None:  # fmt: skip
-    """Show a named list, change its members, or drop it; the first change makes it.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    author
-        Who changes it; nobody is needed to look.
-    add, remove
-        Members; several may be given.
-    drop
-        The list goes, if no rule in use asks it.
-    """
+    data: Data,
+    name: Annotated[str, Parameter(help="Of the list.")],
+    *,
+    author: Annotated[
+        str | None, Parameter(help="Who changes it; nobody is needed to look.")
+    ] = None,
+    add: Annotated[
+        tuple[str, ...],
+        Parameter(help="A member that enters, --add for each.", negative="", show_default=False),
+    ] = (),
+    remove: Annotated[
+        tuple[str, ...],
+        Parameter(help="A member that leaves, --remove for each.", negative="", show_default=False),
+    ] = (),
+    drop: Annotated[
+        bool,
+        Parameter(
+            help="The list goes, if no rule in use asks it.", negative="", show_default=False
+        ),
+    ] = False,
+    reason: Annotated[str, Parameter(help="Why, for whoever reads it later.")] = "",
+    app: App = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a named list, change its members, or drop it; the first change makes it."""
     if (drop or add or remove) and author is None:
         raise InvalidInput(f"expected --author, who changes list `{name}`")
+    check_words(author=author)
     if drop:
         give(data, app, made(ListDropped, list_name=name, author=author), as_json=as_json)
     elif add or remove:
@@ -247,102 +257,13 @@ def members(
                      author=author)  # fmt: skip
         give(data, app, order, as_json=as_json)
     else:
-        with opened(data, app) as engine:
-            found = engine.book.lists.get(name)
-            if found is None:
-                raise RuleError(
-                    f"there is no list `{name}`" + did_you_mean(name, engine.book.lists)
-                )
-        for member in sorted(found):
+        with read_along(data, app) as engine:
+            lists = engine.book.lists
+        if name not in lists:
+            hint = did_you_mean(name, lists) if lists else "; there are none yet"
+            raise RuleError(f"there is no list `{name}`{hint}")
+        for member in sorted(lists[name]):
             print(member)
-
-
-def backtest(
-    data: Path,
-    name: str | None = None,
-    *,
-    version: int | None = None,
-    when: str | None = None,
-    examples: Annotated[int, Parameter(help="Counterexamples of each kind that are shown.")] = 5,
-    app: str | None = None,
-) -> None:
-    """Judge a rule on the past: what it would have hit, stopped and hurt.
-
-    Rows whose label has not had time to come are counted apart, and are nobody's false positive.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    name
-        Of a rule; all rules in use by default.
-    version
-        The newest by default.
-    when
-        A condition that is not written yet, instead of a name.
-    """
-    with opened(data, app) as engine:
-        book = engine.book
-        past, known = _history(data, app, engine)
-        if when is not None:
-            draft_rule = Rule(name="tried", when=when, then=Effects(tags=("tried",)), because="-")
-            chosen = {"tried": (book.language.check(draft_rule, book.list_kinds), draft_rule)}
-        elif name is not None:
-            one = _version(book, name, version)
-            chosen = {f"{name} v{one.number}": (_condition(one), one.rule)}
-        else:
-            chosen = {each: (_condition(one), one.rule) for each, one in book.in_use.items()}
-    if not chosen:
-        raise InvalidInput("expected a rule to judge, got none in use; name one, or give --when")
-    hits = pl.DataFrame(
-        {title: _hits(book, condition, rule, past) for title, (condition, rule) in chosen.items()}
-    )
-    judged = judge(hits.to_numpy(), known, names=list(chosen))
-    rows = [_figures(one) for one in judged.rules]
-    table(
-        f"{past.height:,} rows of the past",
-        ("rule", "hits", "caught", "good hit", "precision", "recall", "stopped, USD",
-         "good users hurt", "too young"),
-        rows,
-    )  # fmt: skip
-    if len(chosen) == 1:
-        found = counterexamples(hits.to_numpy()[:, 0], known, most=examples)
-        for title, some in (
-            ("Good, and hit", found.good_hit),
-            ("Bad, and missed", found.bad_missed),
-        ):
-            rows = [(one.event_id or str(one.row), number(one.amount_usd, 2)) for one in some]
-            table(title, ("event", "USD"), rows)
-
-
-def suggest(data: Path, *, most: int = 5, app: str | None = None) -> None:
-    """Rules that the labelled past suggests, each confirmed by users held out of the search.
-
-    Parameters
-    ----------
-    data
-        Folder with the log.
-    most
-        Rules at most; none if nothing stands the test.
-    """
-    with opened(data, app) as engine:
-        past, known = _history(data, app, engine)
-        own = set(engine.policy.own)
-        features = [name for name in engine.catalog.names if name not in own]
-        existing = [
-            _hits(engine.book, _condition(one), one.rule, past).to_numpy()
-            for one in engine.book.in_use.values()
-        ]
-    with progress("search", None):
-        found = suggest_rules(
-            past, known, features=features, kinds=engine.catalog.kinds, most=most,
-            existing=pl.DataFrame(existing).to_numpy() if existing else None,
-        )  # fmt: skip
-    if not found:
-        console.print("nothing that users held out of the search confirm")
-    for one in found:
-        console.print(f"[bold]{one.text}[/bold]", highlight=False)
-        console.print(f"  {one.sentence}", highlight=False)
 
 
 def functions() -> None:
@@ -364,21 +285,6 @@ def functions() -> None:
     console.print("and every feature (`chopmark features`) and field of the event, by name")
 
 
-def _history(data: Path, app: str | None, engine: Engine) -> tuple[pl.DataFrame, History]:
-    application, label = load_application(app)
-    assert isinstance(label, Label)
-    folder = DataFolder(data)
-    score = load_scorer(folder.model).score if folder.model.is_file() else None
-    with progress("replay the past", engine.log.last_offset) as done:
-        return rule_history(application, engine.log, label=label, score=score, on_progress=done)
-
-
-def _hits(book: RuleBook, condition: Condition, rule: Rule, past: pl.DataFrame) -> pl.Series:
-    code = RuleCode([condition], book.language.kinds, book.lists, book.codes)
-    found = pl.Series(hits_of(code, past, threads=num_cores())[:, 0])
-    return found * past["event_type"].is_in(list(rule.on)).cast(pl.UInt8) if rule.on else found
-
-
 def _hits_in_log(engine: Engine) -> dict[tuple[str, int], tuple[int, int]]:
     """How often each version acted, and was true without acting."""
     counts: dict[tuple[str, int], tuple[int, int]] = {}
@@ -393,49 +299,23 @@ def _hits_in_log(engine: Engine) -> dict[tuple[str, int], tuple[int, int]]:
     return counts
 
 
-def _version(book: RuleBook, name: str, number: int | None) -> Version:
-    versions = book.versions.get(name)
-    if not versions:
-        raise RuleError(f"there is no rule `{name}`" + did_you_mean(name, book.versions))
-    for version in versions:
-        if version.number == (versions[-1].number if number is None else number):
-            return version
-    raise RuleError(f"rule `{name}` has no version {number}; its newest is {versions[-1].number}")
-
-
-def _condition(version: Version) -> Condition:
-    if version.condition is None:
-        raise RuleError(f"rule `{version.rule.name}` reads what the catalog no longer has")
-    return version.condition
-
-
 def _stage_of(book: RuleBook, name: str, number: int) -> str:
     use = book.staged.get(name)
     if use is None or use.version != number or use.stage == "off":
-        return _UNUSED
-    return f"{use.stage} {use.share:.0%}" if use.share < 1.0 else use.stage
+        return "not in use"
+    return f"{use.stage} for {use.share:.0%} of users" if use.share < 1.0 else use.stage
 
 
 def _review_of(version: Version) -> str:
-    words = {None: "open", True: f"by {version.reviewer}", False: f"no, {version.reviewer}"}
-    return words[version.reviewed]
+    words = {
+        None: "not reviewed",
+        True: f"approved by {version.reviewer}",
+        False: f"turned down by {version.reviewer}",
+    }
+    return f"by {version.author}, {words[version.reviewed]}"
 
 
 def _check_friction(engine: Engine, friction: str | None) -> None:
     names = engine.policy.frictions.names
     if friction is not None and friction not in names:
         raise RuleError(f"there is no friction `{friction}`" + did_you_mean(friction, names))
-
-
-def _figures(one: Figures) -> tuple[str, ...]:
-    return (
-        one.name,
-        f"{one.num_hits:,}",
-        f"{one.true_positives:,}",
-        f"{one.false_positives:,}",
-        number(one.precision.value, 3),
-        number(one.recall.value, 3),
-        number(one.bad_usd, 0),
-        f"{one.good_users:,}",
-        f"{one.unjudged:,}",
-    )

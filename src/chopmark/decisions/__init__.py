@@ -1,7 +1,8 @@
 """Decisions: functions from scores and features to an action, with its reasons.
 
 In come a score, feature values and rules; out come a graded limit, an action, and the record
-of both, which is an event of the log again. Only a ban blocks: the riskiest keep a little.
+of both, which is an event of the log again. No score blocks: the riskiest keep a little, and
+only a ban, or a rule that denies, refuses.
 Serves rows C2, C10, C16, E4 to E6, E13, E19, E20, F9, F10 and H4 of the requirements.
 """
 

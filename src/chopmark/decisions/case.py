@@ -96,13 +96,15 @@ class Case:
         self.key = key
         self.standing = Standing.of(read) if policy.standing else NOBODY
         self.verified = tuple(name for name, feature in policy.verified if self.number(feature))
-        self.is_member = not policy.member or read.get(policy.member) is not None
-        self.account = policy.account if self.is_member else None
+        stranger = bool(policy.member) and read.get(policy.member) is None
+        is_guest = stranger and asked.event_type in policy.guests
+        self.account = None if is_guest else policy.account
         self.leaves = (
             policy.withdrawals is not None and asked.event_type in policy.withdrawals.gated
         )
         # One draw for a user's week: who asks again must not draw again.
         self.draw = f"{asked.user}/{asked.at // WEEK}"
+        self.hours = 0.0
         self.made = Verdict()
 
     def verdict(self) -> Verdict:
@@ -136,15 +138,16 @@ class Case:
             made.held_logit = round(held, 4)
             score, made.authority = probability(made.held_logit), "damped"
         bounded = score
-        for hit, then in self.acting:
-            if then.score_at_least is not None:
-                bounded = max(then.score_at_least, 0.0 if bounded is None else bounded)
+        for _, then in self.acting:
             if then.score_at_most is not None and bounded is not None:
                 bounded = min(then.score_at_most, bounded)
-            if then.lock_score is not None and (
-                made.lock is None or then.lock_score > made.lock[0]
-            ):
-                made.lock = (then.lock_score, then.lock_days, hit.rule)
+        for hit, then in self.acting:
+            # The riskier bound is the stronger one.
+            if then.score_at_least is not None:
+                bounded = max(then.score_at_least, 0.0 if bounded is None else bounded)
+            lock = then.lock_score if standing.override_usd is None else None
+            if lock is not None and (made.lock is None or lock > made.lock[0]):
+                made.lock = (lock, then.lock_days, hit.rule)
         if bounded != score:
             score, made.authority = bounded, "rule"
         if standing.lock is not None:
@@ -172,12 +175,8 @@ class Case:
                 key=self.key,
                 allowed=free and standing.override_usd is None,
             )
-        bounded = limit
-        for _, then in self.acting:
-            if then.limit_at_most_usd is not None:
-                bounded = min(bounded, max(then.limit_at_most_usd, FLOOR_USD))
-            if then.limit_at_least_usd is not None:
-                bounded = max(bounded, then.limit_at_least_usd)
+        # A lock that stands is above all bounds of rules; one that a rule sets now is its own.
+        bounded = limit if standing.lock is not None else self.bounded(limit)
         if made.authority != "lock":
             if standing.override_usd is not None:
                 bounded, made.authority = standing.override_usd, "override"
@@ -189,6 +188,16 @@ class Case:
         if bounded <= FLOOR_USD:
             made.tags.append("learning")
 
+    def bounded(self, limit: float) -> float:
+        """The limit within the bounds of the rules that act; a cap is stronger than a floor."""
+        for _, then in self.acting:
+            if then.limit_at_least_usd is not None:
+                limit = max(limit, then.limit_at_least_usd)
+        for _, then in self.acting:
+            if then.limit_at_most_usd is not None:
+                limit = min(limit, max(then.limit_at_most_usd, FLOOR_USD))
+        return limit
+
     def of_score(self) -> tuple[float, float]:
         """The limit that follows from the score in force, and the most that any user has."""
         policy, score = self.policy, self.made.score_in_force
@@ -197,27 +206,38 @@ class Case:
             limits = policy.withdrawals.limits
         if limits is None:
             limit = policy.default_limit_usd if score is None else policy.curve.limit_usd(score)
-            return limit, policy.curve.limit_usd(0.0)
+            return self.unscored(limit, policy.default_limit_usd), policy.curve.limit_usd(0.0)
         declared = {one.name for one in limits.verifications}
         since = [self.number(name) for name in policy.clean_since]
         known = [seconds for seconds in since if seconds is not None]
+        names = [name for name in self.verified if name in declared]
+        rail = self.asked.rail if self.asked.event_type in policy.gated else None
         limit = limits.limit_usd(
             score,
             volume_usd=self.number(policy.volume),
             clean_days=min(known) / 86_400.0 if known else None,
-            verified=[name for name in self.verified if name in declared],
-            rail=self.asked.rail if self.asked.event_type in policy.gated else None,
+            verified=names,
+            rail=rail,
         )
-        return limit, limits.cap_usd
+        most = limits.most_usd(verified=names, rail=rail)
+        return self.unscored(limit, limits.unscored_usd), most
+
+    def unscored(self, limit: float, default_usd: float) -> float:
+        """A rule's score does not lift who has no score of a model above the default."""
+        free = self.asked.score is not None or self.standing.lock is not None
+        return limit if free else min(limit, default_usd)
 
     def act(self) -> None:
         """What is done about the event at hand."""
         policy, made, asked = self.policy, self.made, self.asked
-        moves_money = asked.event_type in policy.gated or self.leaves
-        if not moves_money or asked.amount_usd is None:
+        if asked.event_type not in policy.gated and not self.leaves:
             return
-        if self.standing.banned or any(then.deny for _, then in self.acting):
+        self.warn()
+        if self.standing.banned:
             made.action = "deny"
+            return
+        if any(then.deny for _, then in self.acting):
+            made.action, made.authority = "deny", "rule"
             return
         if self.account is not None:
             missing = self.account.missing(asked.event_type, self.verified)
@@ -226,6 +246,8 @@ class Case:
                 text = f"{' and '.join(missing)} must be verified before a {asked.event_type}"
                 self.because("account", text, made.state)
                 return
+        if asked.amount_usd is None:
+            return
         used = policy.spent
         if self.leaves and policy.withdrawals is not None:
             used = policy.withdrawals.spent
@@ -249,35 +271,49 @@ class Case:
         """Ask for the first friction that a rule or the policy wants and that is not passed."""
         policy, made = self.policy, self.made
         wanted = [then.friction for _, then in self.acting if then.friction]
+        chosen, propensity = "none", 1.0
         if policy.friction is not None:
             values = {name: self.read.get(feature) for name, feature in policy.risks}
             values |= {"stolen_payment": made.score_in_force, AMOUNT: self.asked.amount_usd}
             choice = policy.friction.choose(values, event_id=self.draw, key=self.key)
-            made.friction_propensity = choice.propensity
-            if choice.friction != "none":
-                wanted.append(choice.friction)
+            chosen, propensity = choice.friction, choice.propensity
+            if chosen != "none":
+                wanted.append(chosen)
                 made.reasons.append(choice.reason)
+        asked = ""
         for name in dict.fromkeys(wanted):
-            if policy.standing and passed(self.read, name):
-                continue
             if policy.standing and failed(self.read, name):
                 made.queue = made.queue or "failed_friction"
-            made.action, made.friction = "ask", name
+            if not asked and not (policy.standing and passed(self.read, name)):
+                made.action = "ask"
+                made.friction = asked = name
+        # Of a friction that a rule asked for, no probability is known.
+        if (asked or "none") == chosen:
+            made.friction_propensity = propensity
+
+    def warn(self) -> None:
+        """Mark a withdrawal by the band of its score, whatever becomes of it."""
+        withdrawals, score = self.policy.withdrawals, self.made.score_in_force
+        if not self.leaves or withdrawals is None or not withdrawals.bands:
             return
+        if score is None:
+            self.because("no_score", "no score says in which band the withdrawal is", None)
+            return
+        for band in [band for band in withdrawals.bands if score >= band.score][-1:]:
+            self.hours = band.delay_hours
+            self.made.tags += ["warn"] if band.warn else []
+            if band.delay_hours:
+                self.made.queue = self.made.queue or "withdrawals"
+                text = f"held for review from a score of {100 * band.score:g} of 100"
+                self.because("delay", text, score)
 
     def delay(self) -> None:
         """Let the event wait, where a rule or the band of a withdrawal says so."""
-        policy, made = self.policy, self.made
+        made = self.made
         hours = max((then.delay_hours for _, then in self.acting), default=0.0)
-        if self.leaves and policy.withdrawals is not None and made.score_in_force is not None:
-            score = made.score_in_force
-            for band in [band for band in policy.withdrawals.bands if score >= band.score][-1:]:
-                hours = max(hours, band.delay_hours)
-                made.tags += ["warn"] if band.warn else []
-                if band.delay_hours:
-                    made.queue = made.queue or "withdrawals"
-                    text = f"held for review from a score of {100 * band.score:g} of 100"
-                    self.because("delay", text, score)
+        hours = max(hours, self.hours)
+        if self.policy.standing and passed(self.read, "delay"):
+            return  # it has waited, or people have looked
         if hours and made.action in ("allow", "reduce"):
             made.action, made.delay_s = "delay", round(hours * 3600)
 

@@ -9,8 +9,8 @@ around the score that holds, in log-odds, and it is not symmetric (row E19):
     else                                         nothing changes
 
 Danger is believed at once, safety after it has repeated itself. "Only change the score if
-new > old by a threshold", as the 2017 text says it, is a ratchet: scores never come down.
-It is kept as the mode ``seed``.
+new > old by a threshold" is a ratchet: scores never come down. It is kept as the mode
+``ratchet``.
 
 A damped score is riskier than the raw one on average, as noise counts upwards only: fit the
 limit curve to damped scores, not to raw ones.
@@ -26,7 +26,7 @@ from typing import Literal, get_args
 
 from chopmark.errors import PolicyError, did_you_mean
 
-Mode = Literal["asymmetric", "seed", "none"]
+Mode = Literal["asymmetric", "ratchet", "none"]
 
 LOGIT_LIMIT = 36.0
 """Log-odds of a score are kept within this: beyond it 1 - score is lost in a float."""
@@ -38,9 +38,9 @@ class Damping:
 
     Parameters
     ----------
-    mode : {"asymmetric", "seed", "none"}
-        The band above; the words of the seed (only if new > old + `threshold`, as
-        probabilities); or every new score at once.
+    mode : {"asymmetric", "ratchet", "none"}
+        The band above; only upwards (if new > old + `threshold`, as probabilities); or every
+        new score at once.
     tighten, loosen : float, > 0
         Distances in log-odds.
     dwell : int, >= 1
@@ -49,7 +49,7 @@ class Damping:
         How far above the raw score it lands when it loosens, in log-odds: a raw score that
         has just passed as low is often low by chance, and the next one would tighten again.
     threshold : float, in [0, 1)
-        Of the mode ``seed``, in probability.
+        Of the mode ``ratchet``, in probability.
 
     Examples
     --------
@@ -110,7 +110,7 @@ class Damping:
             )
         if previous is None or self.mode == "none":
             return raw_logit, 0
-        if self.mode == "seed":
+        if self.mode == "ratchet":
             rises = probability(raw_logit) > probability(previous) + self.threshold
             return (raw_logit if rises else previous), 0
         if raw_logit - previous >= self.tighten:

@@ -104,7 +104,7 @@ def step_curve(*steps: tuple[float, float]) -> LimitCurve:
 
 
 DEFAULT_CURVE = LimitCurve(
-    ((0.0, 25_000.0), (0.02, 5_000.0), (0.1, 1_000.0), (0.3, 200.0), (0.8, 20.0), (1.0, 5.0))
+    ((0.0, 25_000.0), (0.02, 5_000.0), (0.1, 1_000.0), (0.3, 300.0), (0.8, 100.0), (1.0, 5.0))
 )
 """A hand-made curve: a start, until one is fitted to the margin and the losses."""
 
@@ -314,6 +314,15 @@ class Limits:
         for kind, _, number in self._parts(score, volume_usd, clean_days, verified, rail):
             limit = _after(kind, number, limit)
         return _cents(limit)
+
+    def most_usd(self, *, verified: Collection[str] = (), rail: str | None = None) -> float:
+        """The least of the caps that hold, in USD a week: no chance goes beyond it."""
+        caps = [
+            number
+            for kind, _, number in self._parts(0.0, None, None, verified, rail)
+            if kind == "cap"
+        ]
+        return _cents(min(caps))
 
     def explain(
         self,

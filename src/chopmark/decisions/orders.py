@@ -13,6 +13,10 @@ from msgspec import Meta
 from chopmark.events.event import Carried, Event, Moment, Usd
 from chopmark.rules.orders import ABOUT_RULES, Author, Text, User
 
+LOCK_PREFIX = "lock:"
+"""Before the id of an event: the id of the lock that a rule set when it came."""
+LockId = Annotated[str, Meta(min_length=1, max_length=128 + len(LOCK_PREFIX))]
+
 
 class LockSet(Event):
     """The score of a user is held at ``score`` until ``expires_at`` or a `LockReleased`.
@@ -20,6 +24,7 @@ class LockSet(Event):
     A lock survives rescoring and another model, which go on beside it.
     """
 
+    id: LockId
     user: User
     score: Annotated[float, Meta(ge=0, le=1)]
     expires_at: Moment

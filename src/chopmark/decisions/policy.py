@@ -14,14 +14,15 @@ from hashlib import sha256
 from chopmark.decisions.account import Account
 from chopmark.decisions.case import VERIFY, Asked, Case, Verdict
 from chopmark.decisions.damping import Damping
+from chopmark.decisions.decision import Reason
 from chopmark.decisions.exploration import Exploration
 from chopmark.decisions.friction import FRICTIONS, FrictionPolicy, Frictions
 from chopmark.decisions.limits import DEFAULT_CURVE, FLOOR_USD, LimitCurve, Limits
-from chopmark.decisions.orders import FrictionAsked, FrictionCompleted
+from chopmark.decisions.orders import FrictionAsked, FrictionCompleted, LockSet, OverrideSet
 from chopmark.decisions.standing import Read, standing_names
 from chopmark.errors import InvalidEvent, PolicyError, did_you_mean
 from chopmark.events.event import Event
-from chopmark.rules.book import NOTHING, Ruling
+from chopmark.rules.book import NOTHING, Ruling, is_same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +102,9 @@ class Policy:
         That may be asked for.
     account : Account, optional
     member : str
-        Feature that is missing for who has no account, such as a guest at a checkout: no state
-        of `account` is asked of them.
+        Feature that is missing for who has no account, such as a guest at a checkout.
+    guests : tuple of str
+        Event types for which no state of `account` is asked of who has none.
     verified : tuple of (verification, feature)
         A user has a verification where the feature is above zero.
     volume, clean_since : tuple of str
@@ -130,6 +132,7 @@ class Policy:
     frictions: Frictions = FRICTIONS
     account: Account | None = None
     member: str = ""
+    guests: tuple[str, ...] = ()
     verified: tuple[tuple[str, str], ...] = ()
     volume: str = ""
     clean_since: tuple[str, ...] = ()
@@ -188,8 +191,34 @@ class Policy:
         withdrawn = self.withdrawals.limits if self.withdrawals else None
         return [limits for limits in (self.limits, withdrawn) if limits is not None]
 
+    @property
+    def askable(self) -> tuple[str, ...]:
+        """Names of the frictions that a rule may ask for."""
+        return tuple(name for name in self.frictions.names if name != "none")
+
+    def held_back(self, asked: Asked) -> Verdict:
+        """What is done where rules or the policy itself failed: nothing moves, and people look."""
+        moves = asked.event_type in self.assessed and asked.amount_usd is not None
+        text = "rules or policy failed on this event: it waits for people"
+        return Verdict(
+            limit_usd=FLOOR_USD,
+            action="wait" if moves else "record",
+            queue="failed",
+            reasons=[Reason(code="policy_failed", text=text)],
+        )
+
     def check(self, order: Event) -> None:
-        """Raise `InvalidEvent` for an order about a friction that there is not, or its outcome."""
+        """Raise `InvalidEvent` for an order that may not be.
+
+        About a friction that there is not, with an outcome that it cannot have, or approved by
+        its own author.
+        """
+        if isinstance(order, LockSet | OverrideSet) and order.approver is not None:
+            if is_same(order.author, order.approver):
+                raise InvalidEvent(
+                    f"expected an approver other than {order.author} - at `$.approver`"
+                )
+            return
         if not isinstance(order, FrictionAsked | FrictionCompleted):
             return
         if order.friction.startswith(VERIFY):

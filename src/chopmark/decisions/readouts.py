@@ -1,7 +1,7 @@
 """Business read-outs: what fraud costs, and what it costs to stop it, as of any instant.
 
 **Fraud rate = chargeback losses over purchase volume, by the week or month of the purchase.**
-Chargebacks come weeks late, so the rate of the last 30 days reads a tenth of the truth. Here
+Chargebacks come weeks late, so the rate of the last 30 days reads a fifth of the truth. Here
 each cohort's reported losses are matured:
 
     F(d)      share of losses known d days after the purchase: the chain-ladder with steps
@@ -17,7 +17,7 @@ infinity. The band holds the rate that the cohort will end with: a bootstrap ove
 and the losses, and a compound Poisson spread for the part that is still to come. Delays beyond
 the age of the oldest purchase are not known to it.
 
-Polars: not imported by the request path. Serves rows C15, E7 and E8.
+Polars: not imported by the request path. Serves rows C15 and E7.
 
 References
 ----------
@@ -25,16 +25,14 @@ D. Lynden-Bell, "A method of allowing for known observational selection", 1971.
 T. Mack, "Credible claims reserves: the Benktander method", 2000.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from chopmark.decisions.limits import LimitCurve
 from chopmark.errors import InvalidInput, InvalidTable
 from chopmark.times import DAY, instant
 
@@ -81,30 +79,6 @@ class FraudRates:
     def is_alarm(self) -> bool:
         """Whether the matured rate of a mature cohort is above the target."""
         return bool(self.cohorts["is_above"].fill_null(False).any())
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreReadout:
-    """What scores are worth, as a learner and as a business sees it (row E8).
-
-    Attributes
-    ----------
-    log_loss, roc_auc : float
-        The second is NaN if there is one class only.
-    fraud_rate : float
-        Of the volume that the curve lets through at these scores; NaN if that is none.
-    volume_share : float
-        Of what was asked for, in USD.
-    equal_volume_fraud_rate : float
-        With all limits scaled by one factor so that the volume is the share asked for: scores
-        are compared at the same volume.
-    """
-
-    log_loss: float
-    roc_auc: float
-    fraud_rate: float
-    volume_share: float
-    equal_volume_fraud_rate: float
 
 
 def fraud_rates(
@@ -265,90 +239,6 @@ def outcomes(
         )
         .sort("cohort")
     )
-
-
-def score_readout(
-    target: ArrayLike,
-    scores: ArrayLike,
-    amounts_usd: ArrayLike,
-    curve: LimitCurve,
-    *,
-    volume_share: float | None = None,
-) -> ScoreReadout:
-    """Log loss, ROC-AUC, and the fraud rate that a limit curve would have at these scores.
-
-    Parameters
-    ----------
-    target : (n,) 0 or 1
-        1 for purchases that were charged back.
-    scores : (n,) in [0, 1]
-    amounts_usd : (n,)
-        Asked for; of each, at most the limit is let through, as if nothing else was bought in
-        that week.
-    volume_share : float, optional
-        In (0, 1): the volume at which `equal_volume_fraud_rate` is read; by default the share
-        that the curve gives.
-
-    Raises
-    ------
-    InvalidInput
-        If the three differ in length or are empty, or scores or targets are out of range.
-    """
-    y, p, asked = (np.asarray(part, dtype=np.float64) for part in (target, scores, amounts_usd))
-    if not 0 < len(y) == len(p) == len(asked):
-        raise InvalidInput(
-            f"expected as many targets as scores and amounts, got {len(y)}, {len(p)}, {len(asked)}"
-        )
-    if not (np.isin(y, (0.0, 1.0)).all() and ((p >= 0.0) & (p <= 1.0)).all() and asked.sum() > 0):
-        raise InvalidInput("expected targets of 0 or 1, scores in [0, 1], and amounts above zero")
-    limits = _limits(curve, p)
-    allowed = np.minimum(asked, limits)
-    share = float(allowed.sum() / asked.sum())
-    wanted = share if volume_share is None else volume_share
-    if not 0.0 < wanted < 1.0 and wanted != share:
-        raise InvalidInput(f"expected a volume share above 0 and below 1, got {wanted}")
-    scaled = np.minimum(asked, limits * _factor(asked, limits, wanted * asked.sum()))
-    return ScoreReadout(
-        log_loss=_log_loss(y, p),
-        roc_auc=_roc_auc(y, p),
-        fraud_rate=float(allowed @ y / allowed.sum()),
-        volume_share=share,
-        equal_volume_fraud_rate=float(scaled @ y / scaled.sum()),
-    )
-
-
-def compare_scores(
-    target: ArrayLike,
-    scores: Mapping[str, ArrayLike],
-    amounts_usd: ArrayLike,
-    curve: LimitCurve,
-    *,
-    volume_share: float | None = None,
-) -> pl.DataFrame:
-    """`score_readout` of several models, best log loss first: how that turns into fraud.
-
-    All are read at the same volume: ``volume_share``, or the smallest that the curve gives to
-    one of them. Columns: model, and those of `ScoreReadout`.
-    """
-    if volume_share is None:
-        shares = [
-            score_readout(target, p, amounts_usd, curve).volume_share for p in scores.values()
-        ]
-        volume_share = min(shares)
-    rows = []
-    for name, p in scores.items():
-        read = score_readout(target, p, amounts_usd, curve, volume_share=volume_share)
-        rows.append(
-            {
-                "model": name,
-                "log_loss": read.log_loss,
-                "roc_auc": read.roc_auc,
-                "fraud_rate": read.fraud_rate,
-                "volume_share": read.volume_share,
-                "equal_volume_fraud_rate": read.equal_volume_fraud_rate,
-            }
-        )
-    return pl.DataFrame(rows).sort("log_loss")
 
 
 def _need(frame: pl.DataFrame, what: str, *names: str) -> None:
@@ -532,40 +422,3 @@ def _statement(table: pl.DataFrame, cohort: str, target: float | None) -> str:
 
 def _percent(rate: float) -> str:
     return f"{100.0 * rate:.3f} %"
-
-
-def _limits(curve: LimitCurve, scores: Floats) -> Floats:
-    """`LimitCurve.limit_usd` of many scores."""
-    points = np.array(curve.points)
-    limits = np.exp(np.interp(scores, points[:, 0], np.log(points[:, 1])))
-    return np.asarray(np.floor(limits * 100.0 * (1.0 + 1e-14) + 1e-6) / 100.0)
-
-
-def _factor(asked: Floats, limits: Floats, wanted_usd: float) -> float:
-    """By what to scale limits so that so much is let through, to 12 digits."""
-    low, high = 0.0, 1.0
-    while np.minimum(asked, limits * high).sum() < wanted_usd and high < 1e12:
-        high *= 2.0
-    for _ in range(60):
-        middle = (low + high) / 2.0
-        if np.minimum(asked, limits * middle).sum() < wanted_usd:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _log_loss(y: Floats, p: Floats) -> float:
-    p = np.clip(p, np.finfo(np.float64).eps, 1.0 - np.finfo(np.float64).eps)
-    return float(-np.mean(y * np.log(p) + (1.0 - y) * np.log1p(-p)))
-
-
-def _roc_auc(y: Floats, p: Floats) -> float:
-    num_bad, num_good = float(y.sum()), float(len(y) - y.sum())
-    if num_bad == 0 or num_good == 0:
-        return float("nan")
-    _, inverse, counts = np.unique(p, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2.0  # mean rank of equal scores, from 1
-    return (float(ranks[inverse][y == 1].sum()) - num_bad * (num_bad + 1) / 2.0) / (
-        num_bad * num_good
-    )

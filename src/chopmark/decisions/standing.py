@@ -20,6 +20,8 @@ Read = Mapping[str, Value]
 
 FRICTION_WINDOW = "30d"
 """How long a completed friction counts."""
+DELAY_WINDOW = "1d"
+"""How long after its end a delay counts: for the event that waited, and not for the next."""
 
 
 def standing_features(frictions: Frictions = FRICTIONS) -> list[Feature]:
@@ -114,7 +116,7 @@ def _completed(friction: str, outcome: str) -> Derived:
     count = Aggregate(
         "friction_completed",
         "count",
-        window=FRICTION_WINDOW,
+        window=DELAY_WINDOW if friction == "delay" else FRICTION_WINDOW,
         where=f"outcome == {outcome!r} and friction == {friction!r}",
     )
     return Derived(count.name, f"{outcome}_{friction}", parts=(count,))

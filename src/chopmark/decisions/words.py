@@ -7,7 +7,7 @@ kept apart from what a user may be told.
 from dataclasses import dataclass
 
 from chopmark.decisions.case import VERIFY
-from chopmark.decisions.decision import Decision
+from chopmark.decisions.decision import Decision, Reason
 from chopmark.decisions.friction import FRICTIONS, Frictions
 from chopmark.errors import PolicyError
 
@@ -59,7 +59,7 @@ def tell(decision: Decision, *, frictions: Frictions = FRICTIONS) -> Told:
         inside.append(f"The model's score was {_points(decision.score)}.")
     if decision.score_in_force is not None and decision.score_in_force != decision.score:
         inside.append(f"In force was {_points(decision.score_in_force)}.")
-    inside += [f"{reason.text[:1].upper()}{reason.text[1:]}." for reason in decision.reasons]
+    inside += [_sentence(reason) for reason in decision.reasons]
     for hit in decision.rules:
         if hit.standing != "acts":
             inside.append(
@@ -73,6 +73,12 @@ def tell(decision: Decision, *, frictions: Frictions = FRICTIONS) -> Told:
     if decision.queue:
         inside.append(f"It waits in the queue `{decision.queue}`.")
     return Told(tuple(to_user), tuple(inside))
+
+
+def _sentence(reason: Reason) -> str:
+    """A reason; one that begins with the name of a feature keeps it as it is written."""
+    text = reason.text if reason.feature else reason.text[:1].upper() + reason.text[1:]
+    return text + "."
 
 
 def _action(decision: Decision, what: str, frictions: Frictions) -> str:

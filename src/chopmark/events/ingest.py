@@ -31,9 +31,13 @@ from chopmark.times import DAY, Instant, moment, now
 
 __all__ = ["IngestReport", "Source", "SqlQuery", "ingest", "read_sql"]
 
-RESERVED_PREFIX = "decision:"
-"""Of ids: those of decisions (`chopmark.decisions`), which are made here and never ingested."""
-RESERVED_TYPE = "decision"
+RESERVED_PREFIXES = ("decision:", "lock:")
+"""Of ids: those of decisions and of the locks of rules, which are made here and never ingested."""
+RESERVED_TYPES = (
+    "decision", "list_changed", "list_dropped", "rule_drafted", "rule_reviewed", "rule_staged",
+    "rule_snoozed",
+)  # fmt: skip
+"""Decisions are made here; orders about rules are checked one by one by an engine."""
 
 _VALUELESS = re.compile(
     r"[Ee]xpected [^,]*(?:, got `\w+`)?|Object missing required field `\w+`|Number out of range"
@@ -197,9 +201,9 @@ class _Run:
         if kind is None:
             raise InvalidEvent("expected an event type, got none - at `$.type`")
         kind = str(kind)
-        if kind == RESERVED_TYPE:
+        if kind in RESERVED_TYPES:
             raise InvalidEvent(
-                f"expected a fact, got a `{RESERVED_TYPE}`: these are made here - at `$.type`"
+                f"expected a fact, got a `{kind}`: these are made or checked here - at `$.type`"
             )
         if kind not in self._schema.types:
             raise InvalidEvent(
@@ -213,11 +217,12 @@ class _Run:
                 f"which the log's time would stand still; correct the time or its unit - at "
                 f"`$.{place}`"
             )
-        if str(values.get("id", "")).startswith(RESERVED_PREFIX):
-            raise InvalidEvent(
-                f"expected an id that does not begin with `{RESERVED_PREFIX}`: such ids are those "
-                "of decisions - at `$.id`"
-            )
+        for prefix in RESERVED_PREFIXES:
+            if str(values.get("id", "")).startswith(prefix):
+                raise InvalidEvent(
+                    f"expected an id that does not begin with `{prefix}`: such ids are made here "
+                    "- at `$.id`"
+                )
         values["happened_at"] = moment(row.happened_at)
         values["known_at"] = (
             values["happened_at"] if row.known_at == row.happened_at else moment(row.known_at)
@@ -276,10 +281,10 @@ def _stream(source: Source, schema: Schema) -> Iterator[tuple[Source, Row]]:
     names: Iterable[str] = schema.fields
     if source.event_type is None:
         kinds["type"] = "text"
-    elif source.event_type == RESERVED_TYPE:
+    elif source.event_type in RESERVED_TYPES:
         raise InvalidInput(
-            f"expected facts in {source.name}, got event type `{RESERVED_TYPE}`: "
-            "these are made here"
+            f"expected facts in {source.name}, got event type `{source.event_type}`: "
+            "these are made or checked here"
         )
     elif source.event_type not in schema.types:
         raise InvalidInput(

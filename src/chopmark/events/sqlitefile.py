@@ -37,11 +37,12 @@ class WriterLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.read(self._descriptor, 20).decode("ascii", "replace") or "unknown"
+            holder = os.read(self._descriptor, 20).decode("ascii", "replace")
             os.close(self._descriptor)
             raise LogUnavailable(
-                f"expected to be the only writer of {path}, but process {holder} writes to it; "
-                "end that process, or open with read_only=True"
+                f"expected to be the only writer of {path}, but process "
+                f"{holder.strip() or '?'} writes to it; try again when it has ended, or send it "
+                "what is to be written"
             ) from error
         self.was_clean = not os.read(self._descriptor, 1)
         os.pwrite(self._descriptor, f"{os.getpid():<20}".encode(), 0)

@@ -110,7 +110,7 @@ def day_at_the_desk(
     book = engine.book
     hits = hits_of(RuleCode([condition], book.language.kinds, book.lists, book.codes), past)
     judged = judge(hits, known, names=[RULE]).rules[0]
-    moves = share_moved(pl.Series(hits[:, 0]), past)
+    moves = share_moved(pl.Series(hits[:, 0]), past) or 0.0
     desk.order(RuleStaged, rule=RULE, version=1, stage="shadow", author="ann")
     steps = []
     for _ in range(2):

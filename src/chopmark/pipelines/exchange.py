@@ -70,8 +70,9 @@ POLICY = Policy(
     damping=Damping(),
     account=ACCOUNT,
     member="signup_seconds_since_first",
+    guests=("purchase",),
     verified=(("phone", "phone_verified_count"), ("id", "id_verified_count")),
-    volume="purchase_amount_usd_sum",
+    volume="bought",
     clean_since=("purchase_seconds_since_first", "chargeback_seconds_since_last"),
     rescored=("sale", "payment_method_added", "id_verified", "phone_verified"),
     spent="bought_7d",
@@ -92,7 +93,10 @@ def _of_decisions() -> list[Feature]:
         )
         for name in ("purchase", "withdrawal")
     }
+    bought = Aggregate("decision", "sum", of="allowed_usd", where="about_type == 'purchase'")
     return [
+        # What was allowed, not what was asked for: asking is free.
+        Derived(bought.name, "bought", parts=(bought,)),
         Derived(allowed["purchase"].name, "bought_7d", parts=(allowed["purchase"],)),
         Derived(allowed["withdrawal"].name, "withdrawn_7d", parts=(allowed["withdrawal"],)),
         *standing_features(),

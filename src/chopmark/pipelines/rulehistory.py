@@ -34,7 +34,7 @@ def rule_history(
     label : Label
         What makes a row bad, and how long that takes to be known.
     rows : sequence of str
-        Event types; those whose amount the policy bounds by default.
+        Event types; all that the policy decides about by default.
     score : callable, optional
         From rows to the column ``score``, such as a scorer's; without it that is missing.
 
@@ -47,12 +47,13 @@ def rule_history(
         Of the same rows.
     """
     catalog, policy = application.catalog, application.policy
-    withdrawn = policy.withdrawals.gated if policy.withdrawals else ()
-    kinds = tuple(rows) or (*policy.gated, *withdrawn)
+    kinds = tuple(rows) or tuple(sorted(policy.assessed))
     names = [name for name in catalog.schema.fields if name not in catalog.names]
     taken = {name for kind in kinds for name in catalog.schema.fields_of[kind]}
     names = [name for name in names if name in taken]
-    seen: dict[str, list[Any]] = {name: [] for name in ("event_id", "event_type", *names)}
+    seen: dict[str, list[Any]] = {
+        name: [] for name in ("event_id", "event_type", "happened_at", *names)
+    }
 
     def batches() -> Iterator[list[Event]]:
         for batch in log.read():
@@ -61,6 +62,7 @@ def rule_history(
                 if type_name(event) in kinds:
                     seen["event_id"].append(event.id)
                     seen["event_type"].append(type_name(event))
+                    seen["happened_at"].append(event.happened_at)
                     for name in names:
                         seen[name].append(getattr(event, name, None))
             yield events
@@ -79,8 +81,12 @@ def rule_history(
     return table, history_of_table(table, users=users, amount=policy.amount, matured=matured)
 
 
-def share_moved(hits: pl.Series, table: pl.DataFrame, *, users: str = "user") -> float:
-    """Share of users whose limit a rule would have moved: those that it hit at least once."""
+def share_moved(hits: pl.Series, table: pl.DataFrame, *, users: str = "user") -> float | None:
+    """Share of users that a rule would have moved: those that it hit at least once.
+
+    None where there is no past to ask.
+    """
     found = table.select(users).with_columns(hit=hits.cast(pl.Boolean))
     by_user = found.group_by(users).agg(pl.col("hit").any())
-    return float(by_user["hit"].mean() or 0.0)  # type: ignore[arg-type]
+    mean = by_user["hit"].mean()
+    return float(mean) if isinstance(mean, float) else None

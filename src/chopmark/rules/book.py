@@ -9,6 +9,9 @@ every event the rules that were in force. Serves F9 and E13 of the requirements.
 """
 
 import json
+import logging
+import re
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,10 +37,14 @@ from chopmark.rules.orders import (
 from chopmark.rules.rule import Effects, Language, Rule
 from chopmark.times import Instant, instant
 
+logger = logging.getLogger(__name__)
+
 MOST_MOVED = 0.05
-"""Share of limits beyond which a rule needs a second person to be activated."""
+"""Share of users beyond which a rule needs a second person to be activated."""
 MOST_RULES = 5_000
 MOST_MEMBERS = 1_000_000
+MOST_LISTS = 1_000
+LONGEST_MEMBER = 200
 
 
 HitStanding = Literal["acts", "shadow", "not rolled out", "snoozed"]
@@ -141,6 +148,7 @@ class RuleBook:
     versions: dict[str, list[Version]] = field(default_factory=dict)
     staged: dict[str, Staged] = field(default_factory=dict)
     lists: dict[str, frozenset[str]] = field(default_factory=dict)
+    _list_hashes: dict[str, str] = field(default_factory=dict)
     _snoozed: dict[tuple[str, str], Instant] = field(default_factory=dict)
     _compiled: _Compiled | None = None
 
@@ -165,16 +173,17 @@ class RuleBook:
                 self._draft(order)
                 return
             case RuleReviewed():
-                version = self._version(order.rule, order.version)
-                version.reviewed, version.reviewer = order.approved, order.author
-                return
+                self._review(order)
             case RuleStaged():
                 self.staged[order.rule] = Staged(order.version, order.stage, order.share)
             case RuleSnoozed():
                 self._snoozed[order.rule, order.user or ""] = instant(order.until)
             case ListChanged():
                 members = self.lists.get(order.list_name, frozenset())
-                self.lists[order.list_name] = (members | set(order.added)) - set(order.removed)
+                members = (members | set(order.added)) - set(order.removed)
+                self.lists[order.list_name] = members
+                said = "\0".join(sorted(members)).encode("utf-8", "surrogatepass")
+                self._list_hashes[order.list_name] = sha256(said).hexdigest()
             case ListDropped():
                 self.lists.pop(order.list_name, None)
             case _:
@@ -258,8 +267,8 @@ class RuleBook:
         names, staged, versions, conditions = [], [], [], []
         for name in sorted(self.staged):
             use = self.staged[name]
-            version = self._version(name, use.version)
-            if use.stage == "off" or version.condition is None:
+            version = self._known(name, use.version)
+            if use.stage == "off" or version is None or version.condition is None:
                 continue
             names.append(name)
             staged.append(use)
@@ -271,7 +280,7 @@ class RuleBook:
                 (v.rule.name, v.number, repr(v.rule), repr(use))
                 for v, use in zip(versions, staged, strict=True)
             ],
-            [(name, sorted(self.lists.get(name, ()))) for name in sorted(asked)],
+            [(name, self._list_hashes.get(name)) for name in sorted(asked)],
             sorted(self._snoozed.items()),
         )
         return _Compiled(
@@ -301,12 +310,30 @@ class RuleBook:
             )
         return versions[place]
 
+    def _known(self, name: str, number: int) -> Version | None:
+        """A version, if there is one: a log that somebody wrote by hand may stage another."""
+        return next((v for v in self.versions.get(name, ()) if v.number == number), None)
+
+    def _review(self, order: RuleReviewed) -> None:
+        version = self._known(order.rule, order.version)
+        if version is None:
+            return
+        version.reviewed, version.reviewer = order.approved, order.author
+        use = self.staged.get(order.rule)
+        if not order.approved and use == Staged(order.version, "active", use.share if use else 1.0):
+            self.staged[order.rule] = Staged(order.version, "off", use.share)
+
     def _draft(self, order: RuleDrafted) -> None:
         rule = rule_of(order)
         try:
             condition = self.language.check(rule, self.list_kinds)
         except RuleError:
             # It was right when it was written; the catalog has changed since.
+            logger.warning(
+                "version %d of rule `%s` is out of use: it reads what the catalog no longer has",
+                order.version,
+                order.rule,
+            )
             condition = None
         self.versions.setdefault(order.rule, []).append(
             Version(rule=rule, number=order.version, author=order.author, condition=condition)
@@ -326,7 +353,12 @@ class RuleBook:
 
     def _check_review(self, order: RuleReviewed) -> None:
         version = self._version(order.rule, order.version)
-        if order.author == version.author:
+        if version.reviewed is False:
+            raise RuleError(
+                f"version {order.version} of rule `{order.rule}` was turned down by "
+                f"{version.reviewer}; write another one"
+            )
+        if is_same(order.author, version.author):
             raise RuleError(
                 f"version {order.version} of rule `{order.rule}` is by {version.author}; "
                 "somebody else must review it"
@@ -347,11 +379,11 @@ class RuleBook:
             raise RuleError(f"{what} {state}; somebody other than {version.author} must approve it")
         if order.moves is not None and order.moves <= MOST_MOVED:
             return
-        if order.approver in (None, order.author):
+        if order.approver is None or is_same(order.approver, order.author):
             said = (
-                "no backtest says how many limits it moves"
+                "no backtest says how many users it moves"
                 if order.moves is None
-                else f"it moves {order.moves:.1%} of limits, more than {MOST_MOVED:.0%}"
+                else f"it moves {order.moves:.1%} of users, more than {MOST_MOVED:.0%}"
             )
             raise RuleError(f"{what}: {said}; an approver other than {order.author} is needed")
 
@@ -378,6 +410,14 @@ class RuleBook:
             for member in order.removed:
                 if member not in known:
                     raise RuleError(f"list `{order.list_name}` has no member `{member:.100}`")
+        if known is None and len(self.lists) >= MOST_LISTS:
+            raise RuleError(f"expected at most {MOST_LISTS} lists; drop one that no rule asks")
+        for member in order.added:
+            if len(member) > LONGEST_MEMBER:
+                raise RuleError(
+                    f"expected members of at most {LONGEST_MEMBER} characters in list "
+                    f"`{order.list_name}`, got one of {len(member)}"
+                )
         if len(known or ()) + len(order.added) > MOST_MEMBERS:
             raise RuleError(f"expected at most {MOST_MEMBERS} members in list `{order.list_name}`")
 
@@ -386,9 +426,11 @@ class RuleBook:
             raise RuleError(
                 f"there is no list `{order.list_name}`" + did_you_mean(order.list_name, self.lists)
             )
+        asks = re.compile(rf"list\(\s*['\"]{order.list_name}['\"]")
         for name, use in sorted(self.staged.items()):
-            condition = self._version(name, use.version).condition
-            if use.stage != "off" and condition and order.list_name in condition.expression.lists:
+            version = self._known(name, use.version)
+            # By the text: a rule that is out of use may come back with its feature.
+            if use.stage != "off" and version is not None and asks.search(version.rule.when):
                 raise RuleError(
                     f"list `{order.list_name}` is asked by rule `{name}`, which is {use.stage}; "
                     "turn the rule off first"
@@ -415,6 +457,14 @@ def rule_of(order: RuleDrafted) -> Rule:
 def effects_text(effects: Effects) -> str:
     """Effects as the JSON that an order carries."""
     return json.dumps(msgspec.to_builtins(effects), sort_keys=True)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two names are one person's, however they are typed."""
+    first, second = (
+        " ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in (one, other)
+    )
+    return first == second
 
 
 def _place_of(rule: str, user: str) -> float:

@@ -191,8 +191,8 @@ class RuleCode:
             lists = self._lists
 
             def member(values: Sequence[Value]) -> float | None:
-                value = values[place]
-                return None if value is None else float(value in lists[name])
+                value, members = values[place], lists.get(name)
+                return None if value is None or members is None else float(value in members)
 
             return member
         apply = TEXT_FUNCTIONS[outside.function].apply

@@ -60,7 +60,7 @@ class RuleStaged(Event):
     share : float
         Of the users, chosen by their ids, for whom it acts; the others are shadowed.
     moves : float, optional
-        Share of limits that it would have moved in a backtest.
+        Share of users that it would have moved in a backtest.
     approver : str, optional
         A second person, needed where it moves many limits, or none was measured.
     """

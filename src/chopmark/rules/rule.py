@@ -16,18 +16,22 @@ acts only where it is true. Serves F9, F10 and F13 of the requirements.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
-from chopmark.errors import InvalidExpression, RuleError
+from chopmark.errors import InvalidExpression, RuleError, did_you_mean
 from chopmark.expressions import Condition, Kind, parse, take_apart
 from chopmark.features.catalog import Catalog
 from chopmark.rules.texts import TEXT_FUNCTIONS
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 LONGEST_LOCK_DAYS = 366
+MOST_OUTSIDE = 8
+"""Questions of texts and lists that one rule may ask."""
+MOST_TAGS, LONGEST_WORD = 10, 64
+_UNKNOWN = re.compile(r"unknown name `(\w+)`[^\n]*")
 SPECIAL: Mapping[str, Kind] = {"score": "number", "event_type": "text"}
 """What a rule reads besides features and fields."""
 
@@ -94,10 +98,18 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
             )
         if not 0.0 <= self.delay_hours <= 24 * 30:
             raise RuleError(f"expected `delay_hours` from 0 to 720, got {self.delay_hours!r}")
+        words = (*self.tags, self.queue or "", self.friction or "")
+        if len(self.tags) > MOST_TAGS or max(map(len, words)) > LONGEST_WORD:
+            raise RuleError(
+                f"expected at most {MOST_TAGS} tags, and tags, queue and friction of at most "
+                f"{LONGEST_WORD} characters"
+            )
         # A lock, a floor or a cap of zero is an effect too.
         bounds = any(getattr(self, name) is not None for name in _NUMBERS)
         if not bounds and not any(getattr(self, name) for name in _ACTING):
-            raise RuleError("expected at least one effect, got none")
+            raise RuleError(
+                "expected at least one effect, got none; such as `limit_at_most_usd` or `friction`"
+            )
 
     def sentence(self) -> str:
         """In words.
@@ -179,10 +191,13 @@ class Language:
     ----------
     catalog : Catalog
         Its features, and the fields of its schema.
+    frictions : collection of str, optional
+        Those that a rule may ask for; any, if none are given.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, *, frictions: Collection[str] = ()) -> None:
         self.catalog = catalog
+        self.frictions = frictions
         self.features = {output.name: output.kind for output in catalog.outputs}
         fields = {name: spec.kind for name, spec in catalog.schema.fields.items()}
         self.kinds: dict[str, Kind] = {**fields, **self.features, **SPECIAL}
@@ -205,11 +220,35 @@ class Language:
         try:
             expression = parse(rule.when, self.kinds, functions=TEXT_FUNCTIONS, lists=lists)
         except InvalidExpression as error:
-            raise RuleError(f"rule `{rule.name}`: {error}") from error
+            raise RuleError(f"rule `{rule.name}`: {self._hint(str(error))}") from error
         except RecursionError:
             raise RuleError(f"rule `{rule.name}` is nested too deeply to be read here") from None
         if expression.kind != "boolean":
             raise RuleError(
                 f"rule `{rule.name}` is a {expression.kind}; expected a condition, true or false"
             )
-        return take_apart(expression, TEXT_FUNCTIONS)
+        if self.frictions and rule.then.friction not in (None, *self.frictions):
+            raise RuleError(
+                f"rule `{rule.name}`: there is no friction `{rule.then.friction}` to ask for"
+                + did_you_mean(str(rule.then.friction), self.frictions)
+            )
+        condition = take_apart(expression, TEXT_FUNCTIONS)
+        if len(condition.outside) > MOST_OUTSIDE:
+            raise RuleError(
+                f"rule `{rule.name}` asks {len(condition.outside)} questions of texts and lists; "
+                f"expected at most {MOST_OUTSIDE}, as each takes its time"
+            )
+        return condition
+
+    def _hint(self, message: str) -> str:
+        """A complaint; one about a name that the catalog knows and hides says what to do."""
+        found = _UNKNOWN.match(message)
+        kind = None if found is None else self.catalog.kinds.get(found[1])
+        if found is None or kind is None:
+            return message
+        says = (
+            "is a personal text, which no rule reads; declare a `Similarity` and read that"
+            if kind == "text"
+            else "is only a part of a feature; declare it in the catalog to read it"
+        )
+        return f"`{found[1]}` {says}{message[found.end() :]}"

@@ -21,7 +21,8 @@ from chopmark.expressions import TextFunction
 LONGEST = 4_096
 """Characters of a text that are looked at: no field may make a rule slow."""
 LONGEST_PATTERN = 200
-_MEMORY = 1 << 20
+_MEMORY = 1 << 16
+"""Bytes of a compiled pattern: what needs more is slow on every text."""
 _INITIAL = 0.9
 """What an initial is worth that fits a whole word: less than the word, more than another."""
 _NO_WORD = re.compile(r"[\W_]+")

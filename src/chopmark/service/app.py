@@ -13,9 +13,11 @@ from typing import Any
 
 from litestar import Litestar
 
+from chopmark.decisions import ORDERS
 from chopmark.engine import Assessment, Engine
 from chopmark.errors import AlreadyTaken, InvalidInput, LogUnavailable
 from chopmark.events.event import Event
+from chopmark.rules.orders import ABOUT_RULES
 from chopmark.service.answers import (
     REPLAY,
     Header,
@@ -37,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 
-_Take = Callable[[bytes], Awaitable[tuple[bytes, bool]]]
+_Take = Callable[[bytes, str | None], Awaitable[tuple[bytes, bool]]]
 
 
 class Service:
@@ -77,12 +79,12 @@ class Service:
         take = self._takes.get(path)
         try:
             if take is not None:
-                self.admit(scope["headers"])
+                holder = self.admit(scope["headers"])
                 length = check_head(scope["method"], scope["headers"])
                 body = await read_body(receive, length=length)
                 if body is None:
                     return
-                text, repeated = await take(body)
+                text, repeated = await take(body, holder)
                 # Counted before it is sent: who has the answer finds it counted.
                 self.metrics.count(path, 200, perf_counter() - began)
                 await answer(send, text, headers=(REPLAY,) if repeated else ())
@@ -110,10 +112,30 @@ class Service:
         finally:
             self.metrics.count(route_of(scope["path"]), status, perf_counter() - began)
 
-    def admit(self, headers: Iterable[Header]) -> None:
-        """Raise the `Refusal` of a request without a key, where keys are asked for."""
-        if self._keys is not None:
-            self._keys.admit(headers)
+    def admit(self, headers: Iterable[Header]) -> str | None:
+        """The name of a request's key; None where no keys are asked for.
+
+        Raises
+        ------
+        Refusal
+            If a key is asked for and there is none.
+        """
+        return None if self._keys is None else self._keys.admit(headers)
+
+    def _check_right(self, event: Event, holder: str | None, *, item: int | None) -> None:
+        """Raise the `Refusal` of an order that the holder of a key may not give."""
+        if self._keys is None or holder is None or not isinstance(event, ORDERS):
+            return
+        author = getattr(event, "author", None)
+        if not self._keys.may_order(holder, author):
+            place = "$" if item is None else f"$[{item}]"
+            raise Refusal(
+                403,
+                "forbidden",
+                f"expected a key that may give orders, with its own name as their author; got the "
+                f"key `{holder}` and the author {author!r}",
+                place=f"{place}.author",
+            )
 
     def assess(self, body: bytes) -> Assessment:
         """The answer to one event; it may go out once its offset is durable.
@@ -130,14 +152,14 @@ class Service:
         except Exception as error:
             raise self._refused(error) from error
 
-    async def _assess(self, body: bytes) -> tuple[bytes, bool]:
+    async def _assess(self, body: bytes, _: str | None) -> tuple[bytes, bool]:
         assessment = self.assess(body)
         await self._durable()
         self.note(assessment)
         return assessment.body, assessment.repeated
 
-    async def _assess_batch(self, body: bytes) -> tuple[bytes, bool]:
-        events = self._checked(body, decide=True)
+    async def _assess_batch(self, body: bytes, holder: str | None) -> tuple[bytes, bool]:
+        events = self._checked(body, holder, decide=True)
         engine = self.engine
         try:
             # Each is a group of its own: after a 503 some may be in the log, and whoever
@@ -151,8 +173,8 @@ class Service:
         text = b"[%b]" % b",".join([assessment.body for assessment in assessments])
         return text, bool(assessments) and all(one.repeated for one in assessments)
 
-    async def _ingest(self, body: bytes) -> tuple[bytes, bool]:
-        events = self._checked(body, decide=False)
+    async def _ingest(self, body: bytes, holder: str | None) -> tuple[bytes, bool]:
+        events = self._checked(body, holder, decide=False)
         engine = self.engine
         try:
             taken = sum(engine.take(event) for event in events)
@@ -162,7 +184,7 @@ class Service:
         self.metrics.ingested += taken
         return b'{"taken":%d,"repeated":%d}' % (taken, len(events) - taken), False
 
-    def _checked(self, body: bytes, *, decide: bool) -> list[Event]:
+    def _checked(self, body: bytes, holder: str | None, *, decide: bool) -> list[Event]:
         """The events of a body, validated as a whole: only the log can now refuse one."""
         if self.flusher.state != "ready" or self.flusher.full:
             raise self._busy()
@@ -182,9 +204,18 @@ class Service:
                 f"expected at most {MAX_BATCH} events, got {len(events)}; send them in parts",
                 place="$",
             )
+        if len(events) > 1 and any(isinstance(event, ABOUT_RULES) for event in events):
+            raise Refusal(
+                400,
+                "order_not_alone",
+                "expected an order about rules or lists in a request of its own, as each is "
+                "checked against what the one before it did",
+                place="$",
+            )
         first_of: dict[str, Event] = {}
         for position, event in enumerate(events):
             try:
+                self._check_right(event, holder, item=position if array else None)
                 engine.check(event, decide=decide)
                 if not engine.is_repeat(event, first_of.setdefault(event.id, event)):
                     raise AlreadyTaken(

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 PREFIX = "chop_"
 LOOK_AGAIN_S = 2.0
 _FORMAT = 1
+FIRST = "first"
+"""Name of the key that is made with the file: its holder runs the service, and may do all."""
 _BEARER = b"bearer "
 
 
@@ -52,6 +54,7 @@ class KeyRing:
         self.path = Path(path)
         self._salt = secrets.token_bytes(32)
         self._hashes: dict[str, bytes] = {}
+        self._orderers: frozenset[str] = frozenset()
         self._stamp: tuple[int, int] | None = None
         self._look_again = 0.0
         if self.path.exists():
@@ -64,8 +67,15 @@ class KeyRing:
         """The names under which keys were made."""
         return tuple(self._hashes)
 
-    def make(self, name: str) -> str:
+    def make(self, name: str, *, orders: bool = False) -> str:
         """A new key, to be shown once: only its hash is kept.
+
+        Parameters
+        ----------
+        name : str
+            Whose key it is: an order that comes with it must name this author.
+        orders : bool
+            Whether it may give orders (locks, bans, rules, ...) besides events.
 
         Raises
         ------
@@ -80,8 +90,17 @@ class KeyRing:
             )
         key = PREFIX + secrets.token_urlsafe(32)
         self._hashes[name] = self._hash(key.encode())
+        if orders:
+            self._orderers |= {name}
         self._write()
         return key
+
+    def may_order(self, name: str, author: str | None) -> bool:
+        """Whether the holder of a key may give an order in the name of an author.
+
+        The first key speaks for anybody; an order without an author needs only the right.
+        """
+        return name == FIRST or (name in self._orderers and author in (None, name))
 
     def revoke(self, name: str) -> None:
         """Let this key open nothing any more; `StoreError` if there is none of this name."""
@@ -89,24 +108,37 @@ class KeyRing:
         if name not in self._hashes:
             raise StoreError(f"expected the name of a key, got `{name}`; known: {self.names}")
         del self._hashes[name]
+        self._orderers -= {name}
         self._write()
 
     def admits(self, header: bytes | None) -> bool:
         """Whether the value of the header ``Authorization`` carries one of the keys."""
+        return self.holder(header) is not None
+
+    def holder(self, header: bytes | None) -> str | None:
+        """The name of the key that the value of the header ``Authorization`` carries."""
         now = time.monotonic()
         if now >= self._look_again:
             self._look_again = now + LOOK_AGAIN_S
             self._refresh()
         if header is None or header[:7].lower() != _BEARER:
-            return False
+            return None
         digest = self._hash(header[7:].strip())
         # Each is compared in full, so that the time tells nothing.
-        return sum(hmac.compare_digest(digest, known) for known in self._hashes.values()) > 0
+        found = [name for name, known in self._hashes.items() if hmac.compare_digest(digest, known)]
+        return found[0] if found else None
 
-    def admit(self, headers: Iterable[Header]) -> None:
-        """Raise the `Refusal` of a request whose headers carry none of the keys."""
+    def admit(self, headers: Iterable[Header]) -> str:
+        """The name of the key in a request's headers.
+
+        Raises
+        ------
+        Refusal
+            If they carry none of the keys.
+        """
         key = next((value for name, value in headers if name == b"authorization"), None)
-        if not self.admits(key):
+        holder = self.holder(key)
+        if holder is None:
             raise Refusal(
                 401,
                 "unauthorized",
@@ -114,6 +146,7 @@ class KeyRing:
                 + ("got none" if key is None else "got another one"),
                 headers=((b"www-authenticate", b"Bearer"),),
             )
+        return holder
 
     def _hash(self, key: bytes) -> bytes:
         return hmac.digest(self._salt, key, "sha256")
@@ -148,17 +181,23 @@ class KeyRing:
                 raise ValueError(f"format {content['format']!r}")
             salt = bytes.fromhex(content["salt"])
             hashes = {name: bytes.fromhex(text) for name, text in content["keys"].items()}
+            orderers = frozenset(map(str, content.get("orders", ())))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"expected API keys in {self.path}, got a damaged file ({error}); delete it, "
                 "and a new key is made at the next start"
             ) from error
-        self._salt, self._hashes = salt, hashes
+        self._salt, self._hashes, self._orderers = salt, hashes, orderers
         self._stamp = (found.st_mtime_ns, found.st_ino)
 
     def _write(self) -> None:
         keys: Mapping[str, str] = {name: digest.hex() for name, digest in self._hashes.items()}
-        content = {"format": _FORMAT, "salt": self._salt.hex(), "keys": keys}
+        content = {
+            "format": _FORMAT,
+            "salt": self._salt.hex(),
+            "keys": keys,
+            "orders": sorted(self._orderers),
+        }
         draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,4 +219,4 @@ class KeyRing:
 def open_keys(path: str | os.PathLike[str]) -> tuple[KeyRing, str | None]:
     """The ring of a file, and its first key if that was made just now: show it once."""
     ring = KeyRing(path)
-    return ring, None if ring.names else ring.make("first")
+    return ring, None if ring.names else ring.make(FIRST, orders=True)

@@ -94,7 +94,7 @@ def grown(rounds: int, problem: Problem) -> int:
     >>> half = Split(train=np.arange(5), test=np.arange(5, 10))
     >>> problem = Problem(x=np.zeros((10, 1)), y=np.zeros(10), encoded=[], parts=[half], refit=True)
     >>> grown(100, problem)
-    125
+    150
     """
     share = float(np.mean([len(part.train) for part in problem.parts])) / problem.num_rows
     return max(1, round(rounds * min(1.0 / share, _MOST_GROWTH)))

@@ -181,3 +181,11 @@ def test_the_fraud_rate_of_a_log_by_cohort_with_an_alarm(chopmark, ingested, tmp
     assert code == 1
     assert "did you mean `purchase`" in errors
     assert chopmark("fraud-rate", tmp_path / "nowhere")[0] == 1
+
+
+def test_checkpoints_that_were_wiped_are_missed(chopmark, data, safe):
+    assert chopmark("audit", "checkpoint", data, safe / "points.jsonl", "--key", safe / "audit.pem")
+    (safe / "points.jsonl").write_text("")
+    code, _, errors = verify(chopmark, data, safe)
+    assert code == 1
+    assert "expected signed checkpoints" in errors

@@ -89,6 +89,8 @@ def verify_log(
     points: list[Checkpoint] = []
     if checkpoints is not None and key:
         points = read_checkpoints(checkpoints, [PublicKey.load(file) for file in key])
+        if not points:
+            raise StoreError(f"expected signed checkpoints in {checkpoints}, got an empty file")
     audit = _verified(log, points)
     console.print(
         f"{audit.num_records:,} records, none changed, missing, inserted or moved; head "

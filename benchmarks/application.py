@@ -115,7 +115,7 @@ def write_model(path: Path, *, num_rows: int = 40_000) -> ArtifactScorer:
     sample = list(purchases(num_rows, seed=1, num_users=5_000))
     table = training_table(application.catalog, [sample], rows=["purchase"])
     # What the policy allowed is no column of a model (see `pipelines.train`).
-    return grow(path, table.drop("event_id", "as_of", *application.policy.own), application)
+    return grow(path, table.drop("event_id", "as_of", *application.own), application)
 
 
 def grow(path: Path, table: pl.DataFrame, application: Application) -> ArtifactScorer:

@@ -67,7 +67,7 @@ def measure_exchange(folder: str, *, repeats: int) -> None:
     events = list(simulation.events())
     features = training_table(app.catalog, [events], rows=["purchase"])
     progress(f"growing {NUM_TREES} trees for the exchange")
-    features = features.drop("event_id", "as_of", *app.policy.own)
+    features = features.drop("event_id", "as_of", *app.own)
     scorer = grow(Path(folder) / "exchange.chopmark", features, app)
     title = f"The exchange: {len(app.catalog.names)} features, {NUM_TREES} trees; purchases"
     measure(title, app, scorer, events[:50_000], folder=folder, repeats=repeats)

@@ -110,7 +110,7 @@ def _suggesting(options: Namespace) -> None:
         rows = rows.join(frame, on="event_id", how="left", maintain_order="left")
     past = history_of_table(rows)
     # What the policy has done is no pattern of fraud.
-    names = [name for name in catalog.names if name not in own.policy.own]
+    names = [name for name in catalog.names if name not in own.own]
     began = perf_counter()
     found = suggest_rules(rows, past, features=names, kinds=catalog.kinds)
     took = perf_counter() - began

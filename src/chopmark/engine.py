@@ -24,6 +24,7 @@ from chopmark.decisions.decision import PREFIX, Decision, Reason, decision_id
 from chopmark.decisions.orders import LOCK_PREFIX, ORDERS, LockSet
 from chopmark.decisions.policy import Policy
 from chopmark.decisions.reasons import score_reasons
+from chopmark.decisions.standing import own_features
 from chopmark.errors import (
     AlreadyTaken,
     ArtifactError,
@@ -101,6 +102,11 @@ class Application:
                     f"the policy reads feature `{name}`, which the catalog lacks"
                     + did_you_mean(name, self.catalog.names)
                 )
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Features that say what policies and people did; no model reads them."""
+        return own_features(self.catalog)
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +394,6 @@ class Engine:
         score, reasons = self._score(values)
         kind, at = type_name(event), event.known_at or event.happened_at
         asked = Asked(
-            event_id=event.id,
             event_type=kind,
             user=user,
             at=instant(at),
@@ -401,7 +406,7 @@ class Engine:
         try:
             if book.has_rules:
                 given = [self._value(name, event, kind, values, score) for name in book.inputs]
-                ruling = book.rule_on(given, event_type=kind, user=user, at=instant(at))
+                ruling = book.rule_on(given, event_type=kind, user=user, at=asked.at)
             verdict = self.policy.decide(asked, read, ruling, key=self._draws)
         except Exception:
             # The features have taken the event in: whatever a rule or a policy does with it, it

@@ -19,7 +19,6 @@ from chopmark.decisions import (
     Withdrawals,
 )
 from chopmark.decisions.damping import logit, probability
-from chopmark.decisions.friction import FRICTIONS
 from chopmark.decisions.frictiontable import FrictionRow, FrictionTable
 from chopmark.errors import PolicyError
 from chopmark.pipelines.exchange import POLICY as EXCHANGE_POLICY
@@ -43,7 +42,7 @@ def decide(policy=POLICY, *, score=0.1, amount=50.0, event_type="purchase", rail
     )
     ruling = Ruling(tuple(hit for hit, _ in acting), acting) if rules else NOTHING
     asked = Asked(
-        event_id="e-1", event_type=event_type, user="ann", score=score, amount_usd=amount,
+        event_type=event_type, user="ann", score=score, amount_usd=amount,
         rail=rail,
     )  # fmt: skip
     return policy.decide(asked, read, ruling)
@@ -154,7 +153,6 @@ def test_exploration_is_of_those_that_nobody_decided_about():
     def drawn(**more):
         asked = [
             Asked(
-                event_id="e",
                 event_type="purchase",
                 user=f"u-{k}",
                 score=0.5,
@@ -168,9 +166,7 @@ def test_exploration_is_of_those_that_nobody_decided_about():
     explored = [one for one in drawn() if one.multiplier > 1.0]
     assert 70 < len(explored) < 130
     assert {one.propensity for one in explored} == {0.5 / 3}
-    again = Asked(
-        event_id="f", event_type="purchase", user="u-7", score=0.5, amount_usd=1.0, at=DAY
-    )
+    again = Asked(event_type="purchase", user="u-7", score=0.5, amount_usd=1.0, at=DAY)
     assert policy.decide(again, {}).multiplier == drawn()[7].multiplier, "one draw a week"
     for order in EFFECTS.values():
         assert {one.multiplier for one in drawn(**order)} == {1.0}
@@ -250,7 +246,7 @@ def test_a_friction_is_asked_for_until_it_is_passed():
     assert decide(policy, score=0.6, passed_id_selfie=1.0).action == "allow"
     failed = decide(policy, score=0.6, failed_id_selfie=1.0)
     assert (failed.action, failed.queue) == ("ask", "failed_friction")
-    assert {f"passed_{name}" for name in FRICTIONS.names if name != "none"} <= set(policy.own)
+    assert {f"passed_{name}" for name in policy.askable} <= set(policy.reads)
 
 
 def test_a_rule_asks_for_more_than_the_table_does():

@@ -29,7 +29,7 @@ POLICY = Policy()
 
 
 def decide(policy=POLICY, *, score, amount=None, spent=0.0, event_type="purchase"):
-    asked = Asked(event_id="p", event_type=event_type, user="ann", score=score, amount_usd=amount)
+    asked = Asked(event_type=event_type, user="ann", score=score, amount_usd=amount)
     return policy.decide(asked, {policy.spent: spent})
 
 

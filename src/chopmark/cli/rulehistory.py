@@ -78,7 +78,7 @@ def suggest(
         raise InvalidInput(f"expected --most of one or more, got {most}")
     with read_along(data, app) as engine:
         past, known = past_of(data, app, engine)
-        own = set(engine.policy.own)
+        own = set(engine.application.own)
         features = [name for name in engine.catalog.names if name not in own]
         existing = [
             hits_on(engine.book, condition_of(one), one.rule, past).to_numpy()

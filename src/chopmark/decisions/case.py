@@ -16,12 +16,13 @@ from chopmark.decisions.friction import AMOUNT
 from chopmark.decisions.limits import FLOOR_USD
 from chopmark.decisions.standing import Read, Standing, failed, passed
 from chopmark.rules.book import Ruling
-from chopmark.times import DAY
+from chopmark.times import DAY, Instant
 
 if TYPE_CHECKING:
     from chopmark.decisions.policy import Policy
 
 Value = float | str | None
+EPOCH = Instant(0)
 VERIFY = "verify_"
 """Before the name of a verification: what is asked for where the account's state wants it."""
 
@@ -32,9 +33,9 @@ class Asked:
 
     Attributes
     ----------
-    event_id, event_type, user : str
-    at : int
-        When it was known, in microseconds.
+    event_type, user : str
+    at : Instant
+        When it was known.
     score : float or None
         Risk in [0, 1] of the model; None where no model can say.
     amount_usd : float or None
@@ -43,11 +44,10 @@ class Asked:
         Way of payment.
     """
 
-    event_id: str
     event_type: str
     user: str
     score: float | None
-    at: int = 0
+    at: Instant = EPOCH
     amount_usd: float | None = None
     rail: str | None = None
 

@@ -107,9 +107,11 @@ class Policy:
         Event types for which no state of `account` is asked of who has none.
     verified : tuple of (verification, feature)
         A user has a verification where the feature is above zero.
-    volume, clean_since : tuple of str
-        Features: USD of purchases; and seconds since the first purchase and since the last
-        reversal, of which the smaller counts.
+    volume : str
+        Feature with the USD that were allowed.
+    clean_since : tuple of str
+        Features with seconds, such as since the first purchase and since the last reversal: the
+        smallest counts.
     rail : str
         Field with the way of payment.
     standing : bool
@@ -172,13 +174,6 @@ class Policy:
         names += [self.withdrawals.spent] if self.withdrawals else []
         names += standing_names(self.frictions) if self.standing else ()
         return tuple(dict.fromkeys(names))
-
-    @property
-    def own(self) -> tuple[str, ...]:
-        """Those of them that say what policies and people did: a model that read them would
-        learn the policy instead of the risk."""
-        names = [self.spent, *([self.withdrawals.spent] if self.withdrawals else [])]
-        return (*names, *(standing_names(self.frictions) if self.standing else ()))
 
     @property
     def assessed(self) -> frozenset[str]:

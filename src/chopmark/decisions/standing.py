@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chopmark.decisions.friction import FRICTIONS, Frictions
-from chopmark.features.aggregate import Aggregate
-from chopmark.features.catalog import Feature
-from chopmark.features.derived import Derived
+from chopmark.decisions.orders import ORDERS
+from chopmark.events.schema import type_name
+from chopmark.features.aggregate import Aggregate, LabelRate
+from chopmark.features.catalog import Catalog, Feature
+from chopmark.features.derived import Derived, Similarity
 from chopmark.features.lookup import Lookup
 
 Value = float | str | None
@@ -45,8 +47,34 @@ def standing_features(frictions: Frictions = FRICTIONS) -> list[Feature]:
 
 
 def standing_names(frictions: Frictions = FRICTIONS) -> tuple[str, ...]:
-    """Names of these features: what the decision side itself brought about, no model reads it."""
+    """Names of these features."""
     return tuple(feature.name for feature in standing_features(frictions))
+
+
+def own_features(catalog: Catalog) -> tuple[str, ...]:
+    """Features of a catalog that look at decisions or orders: what policies and people did.
+
+    A model or a mined rule that read them would learn the policy instead of the risk.
+    """
+    made_here = {"decision", *(type_name(order) for order in ORDERS)}
+    declared = {part.name: part for one in catalog.features
+                for part in (one, *getattr(one, "parts", ()))}  # fmt: skip
+
+    def looks(name: str) -> bool:
+        match declared.get(name):
+            case Aggregate(events=events):
+                return bool(made_here & set(events))
+            case LabelRate(events=events, labels=labels):
+                return bool(made_here & {*events, *labels})
+            case Lookup(event=event):
+                return event in made_here
+            case Similarity(left=left, right=right):
+                return looks(left) or looks(right)
+            case Derived(text=text):
+                return any(looks(read) for read in catalog.parse(text).reads if read != name)
+        return False
+
+    return tuple(name for name in catalog.names if looks(name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,9 @@ from time import perf_counter
 
 import polars as pl
 
-from chopmark.decisions import ORDERS
 from chopmark.engine import Application
-from chopmark.events import EventLog, type_name
-from chopmark.features import (
-    Aggregate,
-    Derived,
-    Label,
-    LabelRate,
-    Lookup,
-    Similarity,
-    training_table,
-)
+from chopmark.events import EventLog
+from chopmark.features import Label, training_table
 from chopmark.models.metrics import summary
 from chopmark.tabular import EasyML
 from chopmark.times import Instant
@@ -86,7 +77,7 @@ def train(
     )
     # What the policy has allowed so far is its own doing: a model that read it would learn
     # the policy instead of the risk.
-    table = table.drop(own_features(application))
+    table = table.drop(application.own)
     tabulated = perf_counter()
     names = [name for name in table.columns if name not in BESIDE_FEATURES]
     hashes = {name: catalog.hashes[name] for name in names}
@@ -108,32 +99,6 @@ def train(
         table_seconds=tabulated - started,
         fit_seconds=perf_counter() - tabulated,
     )
-
-
-def own_features(application: Application) -> list[str]:
-    """Features that look at decisions or orders: what the policy and people did themselves."""
-    catalog = application.catalog
-    made_here = {"decision", *(type_name(order) for order in ORDERS)}
-    parts = {
-        part.name: part for one in catalog.features for part in (one, *getattr(one, "parts", ()))
-    }
-
-    def looks(name: str) -> bool:
-        feature = parts.get(name)
-        match feature:
-            case Aggregate() | LabelRate():
-                types = {*feature.events, *getattr(feature, "labels", ())}
-                return bool(types & made_here)
-            case Lookup():
-                return feature.event in made_here
-            case Similarity():
-                return looks(feature.left) or looks(feature.right)
-            case Derived():
-                reads = catalog.parse(feature.text).reads
-                return any(looks(read) for read in reads if read != name)
-        return False
-
-    return [name for name in catalog.names if looks(name) or name in application.policy.own]
 
 
 def _is_learnable(table: pl.DataFrame) -> bool:

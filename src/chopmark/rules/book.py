@@ -186,6 +186,7 @@ class RuleBook:
                 self._list_hashes[order.list_name] = sha256(said).hexdigest()
             case ListDropped():
                 self.lists.pop(order.list_name, None)
+                self._list_hashes.pop(order.list_name, None)
             case _:
                 return
         self._compiled = None
@@ -320,8 +321,8 @@ class RuleBook:
             return
         version.reviewed, version.reviewer = order.approved, order.author
         use = self.staged.get(order.rule)
-        if not order.approved and use == Staged(order.version, "active", use.share if use else 1.0):
-            self.staged[order.rule] = Staged(order.version, "off", use.share)
+        if use and not order.approved and (use.version, use.stage) == (order.version, "active"):
+            self.staged[order.rule] = Staged(use.version, "off", use.share)
 
     def _draft(self, order: RuleDrafted) -> None:
         rule = rule_of(order)

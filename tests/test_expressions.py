@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chopmark.codes import Codes
 from chopmark.errors import InvalidExpression
 from chopmark.expressions import (
     FUNCTIONS,
     MAX_DEPTH,
     MAX_LENGTH,
-    Codes,
     compile_program,
     for_rows,
     parse,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from chopmark.features import Label as Label
     from chopmark.features import LabelRate as LabelRate
     from chopmark.features import Lookup as Lookup
+    from chopmark.features import Sequence as Sequence
     from chopmark.features import Similarity as Similarity
     from chopmark.features import aggregates as aggregates
     from chopmark.features import share as share
@@ -51,8 +52,8 @@ _HOMES = {
         "Usd", "Vault",
     ),
     "chopmark.features": (
-        "Aggregate", "Catalog", "Derived", "Label", "LabelRate", "Lookup", "Similarity",
-        "aggregates", "share", "training_table",
+        "Aggregate", "Catalog", "Derived", "Label", "LabelRate", "Lookup", "Sequence",
+        "Similarity", "aggregates", "share", "training_table",
     ),
     "chopmark.models": ("load_scorer",),
     "chopmark.tabular": ("EasyML", "Query"),

@@ -14,17 +14,17 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 
-from chopmark.decisions.case import Asked, Value
+from chopmark.decisions.case import Asked
 from chopmark.decisions.decision import PREFIX, Decision, Reason, decision_id
 from chopmark.decisions.orders import LOCK_PREFIX, ORDERS, LockSet
 from chopmark.decisions.policy import Policy
 from chopmark.decisions.reasons import score_reasons
-from chopmark.decisions.standing import own_features
+from chopmark.decisions.standing import Read, own_features
 from chopmark.errors import (
     AlreadyTaken,
     ArtifactError,
@@ -41,7 +41,7 @@ from chopmark.events.personal import Vault
 from chopmark.events.schema import type_name
 from chopmark.features.catalog import Catalog
 from chopmark.features.columns import known_instant
-from chopmark.features.fold import Fold, Snapshot
+from chopmark.features.fold import Fold, Snapshot, Value
 from chopmark.models.model import Scorer
 from chopmark.rules.book import NOTHING, RuleBook
 from chopmark.rules.code import RuleCode
@@ -101,6 +101,11 @@ class Application:
                 raise PolicyError(
                     f"the policy reads feature `{name}`, which the catalog lacks"
                     + did_you_mean(name, self.catalog.names)
+                )
+            if name in self.catalog.sequences:
+                raise PolicyError(
+                    f"the policy reads feature `{name}`, a sequence; expected one that is a single "
+                    "value, such as an `Aggregate` of the same events"
                 )
 
     @property
@@ -402,12 +407,14 @@ class Engine:
             rail=getattr(event, self.policy.rail, None),
         )
         read = dict(zip(self.catalog.names, values, strict=True))
+        for name in self.catalog.sequences:
+            del read[name]  # policies read single values
         ruling = NOTHING
         try:
             if book.has_rules:
                 given = [self._value(name, event, kind, values, score) for name in book.inputs]
                 ruling = book.rule_on(given, event_type=kind, user=user, at=asked.at)
-            verdict = self.policy.decide(asked, read, ruling, key=self._draws)
+            verdict = self.policy.decide(asked, cast(Read, read), ruling, key=self._draws)
         except Exception:
             # The features have taken the event in: whatever a rule or a policy does with it, it
             # must end in a record.
@@ -467,7 +474,7 @@ class Engine:
         """What a rule reads by a name: a feature, the score, or a field of the event."""
         place = self._place_of.get(name)
         if place is not None:
-            return values[place]
+            return cast(RuleValue, values[place])  # no rule reads a sequence
         if name == "score":
             return score
         if name == "event_type":
@@ -489,7 +496,7 @@ class Engine:
         if scorer is None:
             text = "no model is in use: the default limit holds"
             return None, [Reason(code="no_model", text=text)]
-        read = [values[place] for place in self._places]
+        read: list[Any] = [values[place] for place in self._places]
         try:
             score, contributions = self._reasons(read)
             if not 0.0 <= score <= 1.0:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from chopmark.events.event import Carried, Entity, Event, EventId, Usd
+from chopmark.features.sequence import EventList
 from chopmark.rules.book import RuleHit
 
 PREFIX = "decision:"
@@ -97,7 +98,8 @@ class Decision(Event):
     inputs : str
         Hash of the event that it answers and of all feature values.
     values : list
-        Values of all features, in the order of the catalog; None is missing.
+        Values of all features, in the order of the catalog; None is missing, and that of a
+        sequence is a list of events.
     latency_us : int
         From the event's arrival to this record; the one field that a replay does not repeat.
     """
@@ -130,7 +132,7 @@ class Decision(Event):
     catalog: Annotated[str, Carried()]
     model: Annotated[str | None, Carried()] = None
     policy: Annotated[str, Carried()]
-    values: Annotated[list[float | str | None], Carried()]
+    values: Annotated[list[float | str | EventList | None], Carried()]
     latency_us: Annotated[int, Carried()] = 0
 
 

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chopmark.decisions.decision import Reason
+from chopmark.features.sequence import EventList
 
-Value = float | str | None
+Value = float | str | EventList | None
 
 
 def score_reasons(
@@ -37,7 +38,7 @@ def score_reasons(
             code="feature",
             text=_sentence(reads[place], values[place], parts[place]),
             feature=reads[place],
-            value=values[place],
+            value=_told(values[place]),
             log_odds=parts[place],
         )
         for place in places
@@ -46,11 +47,18 @@ def score_reasons(
 
 
 def _sentence(name: str, value: Value, log_odds: float) -> str:
-    shown = (
-        "is missing" if value is None else f"= {value:.6g}" if _is_number(value) else f"= {value}"
-    )
+    told = _told(value)
+    if isinstance(value, list):
+        shown = f"has {told}"
+    elif told is None:
+        shown = "is missing"
+    else:
+        shown = f"= {told}" if isinstance(told, str) else f"= {told:.6g}"
     return f"{name} {shown}: {'riskier' if log_odds > 0 else 'safer'}"
 
 
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float)
+def _told(value: Value) -> float | str | None:
+    """A value as a reason tells it: of a sequence only how long it is."""
+    if isinstance(value, list):
+        return f"{len(value)} event{'' if len(value) == 1 else 's'}"
+    return value

@@ -15,6 +15,7 @@ from chopmark.features.aggregate import Aggregate, LabelRate
 from chopmark.features.catalog import Catalog, Feature
 from chopmark.features.derived import Derived, Similarity
 from chopmark.features.lookup import Lookup
+from chopmark.features.sequence import Sequence
 
 Value = float | str | None
 Read = Mapping[str, Value]
@@ -62,7 +63,7 @@ def own_features(catalog: Catalog) -> tuple[str, ...]:
 
     def looks(name: str) -> bool:
         match declared.get(name):
-            case Aggregate(events=events):
+            case Aggregate(events=events) | Sequence(events=events):
                 return bool(made_here & set(events))
             case LabelRate(events=events, labels=labels):
                 return bool(made_here & {*events, *labels})

@@ -2,7 +2,7 @@
 
 In come declarations and the events of the log; out come the values of each event before it.
 Training replays the log through the same compiled step that serving calls for one event.
-Serves rows A12, C9, C11, C12, C13, D10, D11, G2, I5 of the requirements.
+Serves rows A12, C9, C11, C12, C13, D10, D11, G2, G4, G6, I5 of the requirements.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ from chopmark.features.feature import EVERYONE
 from chopmark.features.fold import Fold
 from chopmark.features.label import Label
 from chopmark.features.lookup import Lookup
+from chopmark.features.sequence import Sequence
 
 if TYPE_CHECKING:
     from chopmark.features.frames import from_frame as from_frame
@@ -32,6 +33,7 @@ __all__ = [
     "Label",
     "LabelRate",
     "Lookup",
+    "Sequence",
     "Similarity",
     "aggregates",
     "from_events",

@@ -8,17 +8,20 @@ and serving refuses a catalog that would compute something else under the same n
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from typing import Literal
 
 from chopmark.codes import Codes
 from chopmark.errors import FeatureError, InvalidExpression, did_you_mean
 from chopmark.events.schema import Schema
 from chopmark.expressions import Expression, Kind, Program, compile_program, parse
 from chopmark.features.aggregate import Aggregate, LabelRate
+from chopmark.features.chains import Layout, lay_out
 from chopmark.features.derived import Derived, Similarity
 from chopmark.features.lookup import Lookup
 from chopmark.features.plan import Plan, PlanBuilder, check_fields
+from chopmark.features.sequence import Sequence
 
-Feature = Aggregate | Lookup | LabelRate | Derived | Similarity
+Feature = Aggregate | Lookup | LabelRate | Derived | Similarity | Sequence
 """Any declaration; each has a computed `name` and `describe()`, all that its value depends on."""
 
 TIMES = ("as_of", "happened_at")
@@ -33,15 +36,16 @@ class Output:
     ----------
     row : int
         Its row in the matrix of columns.
-    kind : {"number", "boolean", "text", "time"}
-        Booleans are given as 0 and 1, times as microseconds, texts as texts.
+    kind : {"number", "boolean", "text", "time", "sequence"}
+        Booleans are given as 0 and 1, times as microseconds, texts as texts, sequences as lists
+        of events; these have an empty row.
     text_field : str or None
         For a text taken from the event at hand: its field.
     """
 
     name: str
     row: int
-    kind: Kind
+    kind: Kind | Literal["sequence"]
     text_field: str | None = None
 
 
@@ -61,6 +65,9 @@ class Catalog:
     outputs : tuple of Output
         One for each declared feature, in the order of declaration; texts that are personal
         data (a name, an address) are none, and can only be compared by `Similarity`.
+    kinds : dict of str to kind
+        Of all that an expression may read; sequences are not among them.
+    sequences : dict of str to Layout
     hashes : dict of str to str
         Of each output.
     hash : str
@@ -86,6 +93,7 @@ class Catalog:
         self.similarities: list[tuple[Similarity, int]] = []
         self.expressions: list[tuple[Expression, int]] = []
         self.text_lookups: dict[int, str] = {}
+        self.sequences: dict[str, Layout] = {}
         self.num_columns = len(self.row_of)
         self._hash_of: dict[str, str] = {}
         self._conditions_on: dict[str, Kind] = dict(self.kinds)
@@ -120,6 +128,8 @@ class Catalog:
             if isinstance(feature, Aggregate | Lookup | LabelRate):
                 by = feature.holder if isinstance(feature, LabelRate) else feature.by
                 read |= {by, feature.of or ""}
+            if isinstance(feature, Sequence):
+                read |= {feature.by, *feature.fields}
         kinds = {field.entity for name, field in self.schema.fields.items() if name in read}
         alike = {
             name for name, field in self.schema.fields.items() if field.entity in kinds - {None}
@@ -131,13 +141,24 @@ class Catalog:
         """Event types that change the value of any feature."""
         types: set[str] = set()
         for feature in (*self.features, *(part for one in self.features for part in _parts(one))):
-            if isinstance(feature, Aggregate | LabelRate):
+            if isinstance(feature, Aggregate | LabelRate | Sequence):
                 types |= set(feature.events)
             if isinstance(feature, LabelRate):
                 types |= set(feature.labels)
             if isinstance(feature, Lookup):
                 types.add(feature.event)
         return frozenset(types)
+
+    @cached_property
+    def kept_texts(self) -> frozenset[str]:
+        """Text fields whose values the state holds, so that the fold must know their texts."""
+        listed = {
+            name
+            for layout in self.sequences.values()
+            for name, is_text in zip(layout.feature.fields, layout.texts, strict=True)
+            if is_text
+        }
+        return frozenset(self.text_lookups.values()) | listed
 
     def programs(self, codes: Codes) -> tuple[Program, Program]:
         """Programs of the conditions and of the derived features, for these codes."""
@@ -147,7 +168,10 @@ class Catalog:
         )
 
     def parse(self, text: str) -> Expression:
-        """The checked expression of a text over all features, hidden ones too, and fields."""
+        """The checked expression of a text over all features, hidden ones too, and fields.
+
+        Not over sequences: a list of events is no value of the language.
+        """
         return parse(text, self.kinds)
 
     def _add_all(self, features: tuple[Feature, ...]) -> None:
@@ -162,6 +186,8 @@ class Catalog:
                 derived.append(feature)
             elif isinstance(feature, Similarity):
                 similar.append(feature)
+            elif isinstance(feature, Sequence):
+                self._add_sequence(feature)
             else:
                 self._add_stateful(feature)
         for share in derived:
@@ -199,8 +225,27 @@ class Catalog:
             read += [repr(self.schema.fields.get(name)) for name in where.reads]
         self._hash_of[feature.name] = _hash(feature, read)
 
+    def _add_sequence(self, feature: Sequence) -> None:
+        check_fields(self.schema, feature)
+        condition = -1 if feature.where is None else self._condition(feature)
+        self._new_row(feature)
+        self.sequences[feature.name] = lay_out(
+            self.schema,
+            feature,
+            field_rows=self.row_of,
+            entity_rows=self.entity_rows,
+            condition=condition,
+        )
+        read = [repr(self.schema.fields.get(name)) for name in (*feature.fields, feature.by)]
+        if feature.where is not None:
+            where = self.conditions[feature.where][0]
+            read += [repr(self.schema.fields.get(name)) for name in where.reads]
+        self._hash_of[feature.name] = _hash(feature, read)
+
     def _add_similarity(self, feature: Similarity) -> None:
         for name in (feature.left, feature.right):
+            if name in self.sequences:
+                raise FeatureError(f"feature `{feature.name}` wants texts, but {_no_value(name)}")
             if name not in self.kinds:
                 raise FeatureError(
                     f"feature `{feature.name}` reads `{name}`, which is neither a field nor a "
@@ -234,6 +279,11 @@ class Catalog:
                 try:
                     expression = parse(feature.text, self.kinds)
                 except InvalidExpression as error:
+                    for name in self.sequences:
+                        if str(error).startswith(f"unknown name `{name}`"):
+                            raise FeatureError(
+                                f"derived feature `{feature.name}`: {_no_value(name)}"
+                            ) from error
                     reads = {name for name in labels if name in feature.text}
                     if reads - {feature.name} - set(self.kinds):
                         later.append(feature)
@@ -259,7 +309,7 @@ class Catalog:
         """What a hash says of a name that a feature reads."""
         return self._hash_of.get(name) or f"{name}: {self.kinds[name]}"
 
-    def _condition(self, feature: Aggregate | LabelRate) -> int:
+    def _condition(self, feature: Aggregate | LabelRate | Sequence) -> int:
         text = feature.where or ""
         if text not in self.conditions:
             try:
@@ -293,12 +343,21 @@ class Catalog:
         return field is not None and field.kind == "text" and field.personal
 
     def _output(self, feature: Feature) -> Output:
+        if isinstance(feature, Sequence):
+            return Output(feature.name, self.row_of[feature.name], "sequence")
         name = source = feature.name
         while source in self._alias_of:
             source = self._alias_of[source]
         kind = self.kinds[name]
         text_field = source if kind == "text" and source in self.schema.fields else None
         return Output(name, self.row_of[source], kind, text_field)
+
+
+def _no_value(name: str) -> str:
+    return (
+        f"`{name}` is a sequence, which no expression reads; read an `Aggregate` of the same "
+        "events, or the score of a model of sequences"
+    )
 
 
 def _parts(feature: Feature) -> tuple[Aggregate, ...]:

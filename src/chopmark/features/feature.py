@@ -8,6 +8,7 @@ how it is computed:
     LabelRate   how many of an attribute's holders were labelled bad, as far as known
     Derived     an expression over other features and the fields of the event at hand
     Similarity  how alike two texts are, such as the name on a card and on an ID
+    Sequence    the last events of an entity, in order, for a model that reads them as a list
 
 Their names are computed from the declaration (``purchase_amount_usd_sum_7d``), so that a
 name can be trusted. `chopmark.features.catalog` compiles them together, and

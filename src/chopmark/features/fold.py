@@ -28,13 +28,16 @@ from chopmark.events.schema import type_name
 from chopmark.expressions import run
 from chopmark.features import kernel
 from chopmark.features.catalog import TIMES, Catalog
+from chopmark.features.chains import Chains
 from chopmark.features.columns import Columns, from_events, known_instant
+from chopmark.features.eventlists import EventLists
 from chopmark.features.plan import BUMP
+from chopmark.features.sequence import EventList
 from chopmark.features.state import State
 from chopmark.times import instant
 
-Value = float | str | None
-"""One value of a feature: None is missing, booleans are 0.0 and 1.0."""
+Value = float | str | EventList | None
+"""One value of a feature: None is missing, booleans are 0.0 and 1.0, a sequence is a list."""
 
 CHUNK = 8_192
 """Events per call of the kernel in a replay: large enough to hide the call, and small
@@ -56,11 +59,14 @@ class Replayed:
         In the order of the catalog's outputs; texts as codes.
     texts : dict of str to list
         Values of the outputs of kind text.
+    lists : dict of str to EventLists
+        Values of the outputs of kind sequence; `EventLists.to_series` makes a column of them.
     """
 
     rows: NDArray[np.int64]
     values: NDArray[np.float64]
     texts: dict[str, list[str | None]]
+    lists: dict[str, EventLists]
 
 
 class Fold:
@@ -76,7 +82,9 @@ class Fold:
     -----
     One thread at a time. Memory is about 8 bytes for each word of state: an entity costs
     the words of its kind's cell, an event the words of its records (3, and 1 to 6 for each
-    aggregated field) for as long as the longest window of its stream.
+    aggregated field) for as long as the longest window of its stream. What a sequence costs
+    stands at `chopmark.features.chains.Chains`. Of text fields that lookups and sequences keep,
+    every text that ever came is kept once.
     """
 
     def __init__(self, catalog: Catalog, *, key: bytes = b"chopmark") -> None:
@@ -91,7 +99,8 @@ class Fold:
         self._one = _Scratch(catalog, 1, temporaries)
         self._many: _Scratch | None = None
         self._num_temporaries = temporaries
-        self._text_fields = frozenset(catalog.text_lookups.values())
+        self._text_fields = catalog.kept_texts
+        self._chains = {name: Chains(layout) for name, layout in catalog.sequences.items()}
         self._positions = {name: place for place, name in enumerate(catalog.schema.types)}
         self._loaders = {name: _loader(catalog, name) for name in catalog.schema.types}
         self._output_rows = np.array([output.row for output in catalog.outputs], dtype=np.intp)
@@ -99,6 +108,15 @@ class Fold:
         self._text_outputs = [
             (place, output) for place, output in enumerate(catalog.outputs) if output.kind == "text"
         ]
+        # Per event type: the sequences that it reads or feeds, and their places.
+        self._listing = {
+            name: [
+                (place, self._chains[output.name])
+                for place, output in enumerate(catalog.outputs)
+                if output.kind == "sequence" and self._chains[output.name].used[position]
+            ]
+            for name, position in self._positions.items()
+        }
 
     @property
     def text_fields(self) -> frozenset[str]:
@@ -166,6 +184,9 @@ class Fold:
                 values[row] = value
         self._state.reserve(1)
         self._run(scratch, 1)
+        listing = self._listing[name]
+        for _, chains in listing:
+            self._advance(chains, scratch, 1)
         if not read:
             return []
         if self.catalog.similarities:
@@ -179,7 +200,10 @@ class Fold:
                     row_values[place] = getattr(event, output.text_field, None)
                 else:
                     row_values[place] = self.texts.get(row_values[place])  # type: ignore[arg-type]
-        return [None if value != value else value for value in row_values]
+        known: list[Value] = [None if value != value else value for value in row_values]
+        for place, chains in listing:
+            known[place] = chains.one(self.texts)
+        return known
 
     def replay(
         self, columns: Columns, *, wanted: NDArray[np.bool_] | None = None
@@ -215,7 +239,11 @@ class Fold:
                     texts[output.name] = [given[i] for i in rows.tolist()]
                 else:
                     texts[output.name] = [self.texts.get(code) for code in values[place].tolist()]
-            yield Replayed(rows + start, values, texts)
+            lists = {}
+            for name, chains in self._chains.items():
+                self._advance(chains, scratch, size)
+                lists[name] = chains.lists(rows, self.texts)
+            yield Replayed(rows + start, values, texts, lists)
             start += size
 
     def freeze(self, *, offset: int, last_id: str = "") -> "Snapshot":
@@ -237,13 +265,15 @@ class Fold:
             "texts": list(self.texts.items()),
             "kept": list(self.kept),
         }
-        arrays = {
+        arrays: dict[str, NDArray[np.generic]] = {
             "pool": state.pool[: int(state.header[BUMP])].copy(),
             "directory": state.directory.copy(),
             "marks": state.marks.copy(),
             "header": state.header.copy(),
             "free": state.free.copy(),
         }
+        for place, chains in enumerate(self._chains.values()):
+            arrays |= {f"sequence_{place}_{name}": part for name, part in chains.freeze().items()}
         return Snapshot(about, arrays)
 
     def load(self, path: Path) -> tuple[int, str]:
@@ -280,6 +310,15 @@ class Fold:
                     "the state from the log"
                 )
         self._state.take(arrays)
+        for place, chains in enumerate(self._chains.values()):
+            prefix = f"sequence_{place}_"
+            chains.take(
+                {
+                    name.removeprefix(prefix): part
+                    for name, part in arrays.items()
+                    if name.startswith(prefix)
+                }
+            )
         self.texts = {float(code): text for code, text in header["texts"]}
         self.kept = [str(body) for body in header["kept"]]
         return int(header["offset"]), str(header["last_id"])
@@ -328,6 +367,17 @@ class Fold:
             size,
         )
 
+    def _advance(self, chains: Chains, scratch: "_Scratch", size: int) -> None:
+        chains.advance(
+            scratch.types,
+            scratch.happened_at,
+            scratch.known_at,
+            scratch.entities,
+            scratch.columns,
+            scratch.wanted,
+            size,
+        )
+
     def _derive(self, scratch: "_Scratch", size: int) -> None:
         if len(self._derived.code):
             run(
@@ -360,7 +410,7 @@ class Snapshot:
     """A frozen state: `write` it from any thread."""
 
     about: dict[str, object]
-    arrays: dict[str, NDArray[np.int64]]
+    arrays: dict[str, NDArray[np.generic]]
 
     def write(self, path: Path) -> None:
         """Write the file: all of it or nothing, also if the machine stops meanwhile."""
@@ -406,7 +456,7 @@ class _Scratch:
 
 def _loader(catalog: Catalog, name: str) -> list[tuple[str, int, str, int, bool]]:
     """How to put the fields of an event type into a column: name, rows, kind, kept as text."""
-    kept = set(catalog.text_lookups.values())
+    kept = catalog.kept_texts
     return [
         (
             field_name,

@@ -16,6 +16,7 @@ from chopmark.events.schema import Schema
 from chopmark.features.aggregate import Aggregate, LabelRate
 from chopmark.features.feature import EVERYONE
 from chopmark.features.lookup import Lookup
+from chopmark.features.sequence import Sequence as EventSequence
 from chopmark.times import duration
 
 Table = NDArray[np.int64]
@@ -265,12 +266,7 @@ class PlanBuilder:
         return EVERYONE if by == EVERYONE else self.schema.fields[by].entity or ""
 
     def _source(self, event: str, by: str) -> str | None:
-        """The field by which an event names the entity that a stream is read for."""
-        names = self.schema.fields_of[event]
-        if by in names or by == EVERYONE:
-            return by
-        kind = self._kind(by)
-        return next((name for name in names if self.schema.fields[name].entity == kind), None)
+        return source_of(self.schema, event, by)
 
     def _visits(
         self, streams: Sequence[_Stream], kinds: list[str], widths: Mapping[str, int]
@@ -377,7 +373,16 @@ def _table(rows: Sequence[Sequence[int]], width: int) -> Table:
     return np.ascontiguousarray(table)
 
 
-def check_fields(schema: Schema, feature: Aggregate | Lookup | LabelRate) -> None:
+def source_of(schema: Schema, event: str, by: str) -> str | None:
+    """The field by which an event names the entity that a feature is read for."""
+    names = schema.fields_of[event]
+    if by in names or by == EVERYONE:
+        return by
+    kind = schema.fields[by].entity
+    return next((name for name in names if schema.fields[name].entity == kind), None)
+
+
+def check_fields(schema: Schema, feature: Aggregate | Lookup | LabelRate | EventSequence) -> None:
     """Raise `FeatureError` if a declaration reads event types or fields that do not exist."""
     events = feature.events if not isinstance(feature, Lookup) else (feature.event,)
     labels = feature.labels if isinstance(feature, LabelRate) else ()
@@ -389,7 +394,7 @@ def check_fields(schema: Schema, feature: Aggregate | Lookup | LabelRate) -> Non
             )
     by = feature.holder if isinstance(feature, LabelRate) else feature.by
     needed = [(event, by) for event in (*events, *labels)]
-    if feature.of is not None:
+    if not isinstance(feature, EventSequence) and feature.of is not None:
         needed += [(event, feature.of) for event in events]
     for event, name in needed:
         if name != EVERYONE and name not in schema.fields_of[event]:
@@ -404,10 +409,41 @@ def check_fields(schema: Schema, feature: Aggregate | Lookup | LabelRate) -> Non
                 f"feature `{feature.name}` is by field `{name}`, which names no entity; mark it "
                 'with `Annotated[str, Entity("...")]`'
             )
+    if isinstance(feature, EventSequence):
+        _check_listed(schema, feature)
     if isinstance(feature, Aggregate) and feature.of is not None:
         kind = schema.fields[feature.of].kind
         if feature.op in ("sum", "mean", "min", "max", "std") and kind not in ("number", "boolean"):
             raise FeatureError(
                 f"operation `{feature.op}` of `{feature.name}` wants a number, but field "
                 f"`{feature.of}` is a {kind}"
+            )
+
+
+def _check_listed(schema: Schema, feature: EventSequence) -> None:
+    """Raise `FeatureError` for a field that the events of a list may not have."""
+    known = {name for event in feature.events for name in schema.fields_of[event]}
+    for name in feature.fields:
+        if name not in known:
+            raise FeatureError(
+                f"sequence `{feature.name}` reads field `{name}`, which none of its events has"
+                + did_you_mean(name, known)
+            )
+        field = schema.fields[name]
+        if field.entity is not None:
+            raise FeatureError(
+                f"sequence `{feature.name}` reads field `{name}`, which names a {field.entity}; "
+                "expected fields that say what happened and not to whom, as a model would learn "
+                "these names by heart: leave it out"
+            )
+        if field.personal:
+            raise FeatureError(
+                f"sequence `{feature.name}` reads field `{name}`, which is personal; expected "
+                "fields that tell nobody's identity, as a list goes into records and models: "
+                "leave it out"
+            )
+        if field.kind == "time":
+            raise FeatureError(
+                f"sequence `{feature.name}` reads field `{name}`, which is a time; expected "
+                "numbers, truth values and texts: an event of a list tells its time by its `age`"
             )

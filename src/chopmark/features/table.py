@@ -17,6 +17,7 @@ from chopmark.events.event import Event
 from chopmark.expressions import compile_program, parse, run
 from chopmark.features.catalog import TIMES, Catalog
 from chopmark.features.columns import Columns
+from chopmark.features.eventlists import EventLists
 from chopmark.features.fold import Fold
 from chopmark.features.label import Label
 from chopmark.times import Instant, duration, moment
@@ -57,7 +58,9 @@ def training_table(
     Returns
     -------
     DataFrame
-        ``event_id``, ``as_of`` (datetime, UTC), one column per feature, and the label.
+        ``event_id``, ``as_of`` (datetime, UTC), one column per feature, and the label. That of
+        a `Sequence` has dtype ``List(Struct{"type": String, "age": Int64, <fields>: Float64 or
+        String})``.
     """
     fold = fold or Fold(catalog)
     schema = catalog.schema
@@ -66,6 +69,7 @@ def training_table(
             raise FeatureError(f"the table reads event `{name}`, which the schema lacks")
     places = [list(schema.types).index(name) for name in rows]
     parts: list[pl.DataFrame] = []
+    lists: dict[str, list[EventLists]] = {}
     labels = _Labels(label, fold) if label is not None else None
     num_events, clock = 0, 0
     for batch in batches:
@@ -84,6 +88,8 @@ def training_table(
                 parts.append(_frame(catalog, columns, replayed.rows, replayed.values, num_events)
                              .with_columns(pl.Series(name, texts, dtype=pl.String)
                                            for name, texts in replayed.texts.items()))  # fmt: skip
+                for name, part in replayed.lists.items():
+                    lists.setdefault(name, []).append(part)
                 if labels is not None:
                     labels.add_rows(columns, replayed.rows)
         if labels is not None:
@@ -98,7 +104,9 @@ def training_table(
             f"expected events of type {', '.join(f'`{name}`' for name in rows)} in the log, got "
             f"none among {num_events} events"
         )
-    table = pl.concat(parts)
+    table = pl.concat(parts).with_columns(
+        EventLists.joined(several).to_series(name) for name, several in lists.items()
+    )
     if labels is None:
         return table
     table = table.hstack(labels.columns(until if until is not None else Instant(clock)))

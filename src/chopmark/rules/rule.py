@@ -198,7 +198,10 @@ class Language:
     def __init__(self, catalog: Catalog, *, frictions: Collection[str] = ()) -> None:
         self.catalog = catalog
         self.frictions = frictions
-        self.features = {output.name: output.kind for output in catalog.outputs}
+        # A sequence is no value of the language.
+        self.features: dict[str, Kind] = {
+            output.name: output.kind for output in catalog.outputs if output.kind != "sequence"
+        }
         fields = {name: spec.kind for name, spec in catalog.schema.fields.items()}
         self.kinds: dict[str, Kind] = {**fields, **self.features, **SPECIAL}
         self.kinds |= {"as_of": "time", "happened_at": "time"}
@@ -243,6 +246,9 @@ class Language:
     def _hint(self, message: str) -> str:
         """A complaint; one about a name that the catalog knows and hides says what to do."""
         found = _UNKNOWN.match(message)
+        if found is not None and found[1] in self.catalog.sequences:
+            says = "is a sequence, which no rule reads; read an `Aggregate` of the same events"
+            return f"`{found[1]}` {says}{message[found.end() :]}"
         kind = None if found is None else self.catalog.kinds.get(found[1])
         if found is None or kind is None:
             return message

@@ -12,6 +12,7 @@
            nearly all different, several words    -> text
            few different ones                     -> category
            else                                   -> high-cardinality category
+    lists, as sequences of events are             -> dropped
 
 A value that does not fit the kind is missing, as long as these are fewer than 1 in 200: with
 more of them the column is a category or a text. Numbers that are not finite are missing. Digits
@@ -217,6 +218,8 @@ def _kind(series: pl.Series) -> tuple[Kind, str]:
         return "date", ""
     if dtype == pl.String:
         return _text_kind(series)
+    if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+        return "drop", "a sequence of events is not tabular; a model of sequences reads it"
     return "drop", f"values of type {dtype} are not tabular"
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from chopmark.events.event import Event
 from chopmark.features.catalog import Catalog, Feature
-from chopmark.features.fold import Fold, Value
+from chopmark.features.fold import Fold, Replayed, Value
+from chopmark.features.sequence import EventList
 from chopmark.testing.oracle import Oracle, Raw
 
 
@@ -73,7 +74,7 @@ def replayed_values(catalog: Catalog, events: Sequence[Event], size: int) -> lis
     for start in range(0, len(events), size):
         for replayed in fold.replay(fold.columns_of(events[start : start + size])):
             columns: list[list[Value]] = [
-                list(replayed.texts[name]) if name in replayed.texts else _plain(values)
+                _column(replayed, name, values)
                 for name, values in zip(catalog.names, replayed.values, strict=True)
             ]
             rows += [list(row) for row in zip(*columns, strict=True)]
@@ -91,7 +92,11 @@ def resumed_values(catalog: Catalog, events: Sequence[Event], at: int) -> list[l
     return rows + [second.step(event) for event in events[at:]]
 
 
-def _plain(values: np.ndarray) -> list[Value]:
+def _column(replayed: Replayed, name: str, values: np.ndarray) -> list[Value]:
+    if name in replayed.texts:
+        return list(replayed.texts[name])
+    if name in replayed.lists:
+        return list(replayed.lists[name].to_list())
     return [None if value != value else value for value in values.tolist()]
 
 
@@ -111,8 +116,10 @@ def _assert_same(
             )
 
 
-def _close(got: Value, expected: Raw) -> bool:
+def _close(got: Value, expected: Raw | EventList) -> bool:
     """Equal, up to the rounding of the last operation on floats."""
-    if got is None or expected is None or isinstance(expected, str):
+    if got is None or expected is None or isinstance(got, str | list):
         return got == expected
+    if isinstance(expected, list):
+        return False
     return math.isclose(float(got), float(expected), rel_tol=1e-9, abs_tol=1e-7)

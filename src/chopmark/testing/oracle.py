@@ -21,6 +21,8 @@ from chopmark.features.columns import known_instant
 from chopmark.features.derived import Derived, Similarity
 from chopmark.features.feature import EVERYONE
 from chopmark.features.lookup import Lookup
+from chopmark.features.sequence import EventList
+from chopmark.features.sequence import Sequence as EventSequence
 from chopmark.times import duration, instant
 
 
@@ -56,10 +58,15 @@ class Oracle:
             for part in (*getattr(feature, "parts", ()), feature)
         }
 
-    def value(self, name: str, position: int) -> Raw:
+    def value(self, name: str, position: int) -> Raw | EventList:
         """The value of a feature, or of a field, of the event at a position, before it."""
-        event = self.events[position]
         feature = self.by_name.get(name)
+        if isinstance(feature, EventSequence):
+            return self._sequence(feature, position)
+        return self._plain(name, feature, position)
+
+    def _plain(self, name: str, feature: Feature | None, position: int) -> Raw:
+        event = self.events[position]
         if isinstance(feature, Derived) and feature.text.strip() == name:
             feature = None
         if feature is None:
@@ -71,10 +78,17 @@ class Oracle:
             names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
             functions = {"missing", "coalesce", *_FUNCTIONS}
             return evaluate(
-                feature.text, {name: self.value(name, position) for name in names - functions}
+                feature.text,
+                {
+                    name: self._plain(name, self.by_name.get(name), position)
+                    for name in names - functions
+                },
             )
         if isinstance(feature, Similarity):
-            left, right = self.value(feature.left, position), self.value(feature.right, position)
+            left, right = (
+                self._plain(name, self.by_name.get(name), position)
+                for name in (feature.left, feature.right)
+            )
             if left is None or right is None:
                 return None
             return feature(str(left), str(right))
@@ -82,6 +96,7 @@ class Oracle:
             return self._label_rate(feature, position)
         if isinstance(feature, Lookup):
             feature = Aggregate(feature.event, "last", by=feature.by, of=feature.of)
+        assert isinstance(feature, Aggregate)
         return self._aggregate(feature, position)
 
     def _entity(self, event: Event, by: str) -> str | None:
@@ -99,17 +114,10 @@ class Oracle:
         if entity is None:
             return None
         as_of = known_instant(event)
-        cut = as_of - duration(feature.window) if feature.window else -math.inf
-        past = []
-        for order, earlier in enumerate(self.events[:position]):
-            if type_name(earlier) not in feature.events:
-                continue
-            if feature.by != EVERYONE and getattr(earlier, feature.by) != entity:
-                continue
-            when = min(instant(earlier.happened_at), known_instant(earlier))
-            if when > cut and self._holds(feature.where, earlier):
-                past.append((when, order, _raw(earlier, feature.of) if feature.of else None))
-        past.sort(key=lambda entry: entry[:2])
+        past = [
+            (when, order, _raw(earlier, feature.of) if feature.of else None)
+            for when, order, earlier in self._past(feature, entity, position)
+        ]
         if feature.op == "count":
             return float(len(past))
         if feature.op == "seconds_since_last":
@@ -124,6 +132,39 @@ class Oracle:
                 return known[-1] if known else None
             return past[-1][2] if past else None
         return self._statistic(feature, known)
+
+    def _sequence(self, feature: EventSequence, position: int) -> EventList | None:
+        event = self.events[position]
+        entity = self._entity(event, feature.by)
+        if entity is None:
+            return None
+        listed: EventList = []
+        for when, _, earlier in self._past(feature, entity, position)[-feature.last :]:
+            one: dict[str, int | float | str] = {"type": type_name(earlier)}
+            one["age"] = known_instant(event) - when
+            for name in feature.fields:
+                value = _raw(earlier, name)
+                if value is not None:
+                    one[name] = value if isinstance(value, str) else float(value)
+            listed.append(one)
+        return listed
+
+    def _past(
+        self, feature: Aggregate | EventSequence, entity: str, position: int
+    ) -> list[tuple[int, int, Event]]:
+        """Instant, place in the log and event of all that a feature is over, in order."""
+        as_of = known_instant(self.events[position])
+        cut = as_of - duration(feature.window) if feature.window else -math.inf
+        past = []
+        for order, earlier in enumerate(self.events[:position]):
+            if type_name(earlier) not in feature.events:
+                continue
+            if feature.by != EVERYONE and getattr(earlier, feature.by) != entity:
+                continue
+            when = min(instant(earlier.happened_at), known_instant(earlier))
+            if when > cut and self._holds(feature.where, earlier):
+                past.append((when, order, earlier))
+        return sorted(past, key=lambda entry: entry[:2])
 
     def _statistic(self, feature: Aggregate, known: Sequence[Raw]) -> Raw:
         """A sum or a moment, exactly, over whole steps."""

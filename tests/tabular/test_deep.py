@@ -229,9 +229,9 @@ def test_two_processes_end_where_one_does(learned, tmp_path):
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch):
-    for name in ("network", "ranks"):
-        monkeypatch.delitem(sys.modules, f"chopmark.tabular.{name}", raising=False)
-        monkeypatch.delattr(f"chopmark.tabular.{name}", raising=False)
+    for name in ("tabular.network", "ranks"):
+        monkeypatch.delitem(sys.modules, f"chopmark.{name}", raising=False)
+        monkeypatch.delattr(f"chopmark.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtra, match=r"chopmark\[deep\]"):
         learn_deep(made(), settings=SMALL)

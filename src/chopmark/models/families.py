@@ -18,15 +18,17 @@ from chopmark.models.artifact import Artifact
 from chopmark.models.blended import BlendScorer, TableScorer
 from chopmark.models.classes import CLASSES, ClassScorer
 from chopmark.models.column import Dropped, Kind
+from chopmark.models.embedded import EMBEDDED, MODEL, EmbeddedScorer
 from chopmark.models.encoder import Encoder
 from chopmark.models.scorers import FAMILY, ArtifactScorer
+from chopmark.models.sequences import SEQUENCE, SequenceScorer
 
 Make: TypeAlias = Callable[[Artifact], TableScorer]
 """A scorer class, or another function from a checked artifact to a scorer."""
 
 BLEND = "blend"
 
-_MAKERS: dict[str, Make] = {FAMILY: ArtifactScorer}
+_MAKERS: dict[str, Make] = {FAMILY: ArtifactScorer, SEQUENCE: SequenceScorer}
 
 
 def register(family: str, make: Make) -> None:
@@ -37,7 +39,7 @@ def register(family: str, make: Make) -> None:
     DeclarationError
         If the family is another's already.
     """
-    if family == BLEND or _MAKERS.setdefault(family, make) is not make:
+    if family in (BLEND, EMBEDDED) or _MAKERS.setdefault(family, make) is not make:
         raise DeclarationError(f"the family `{family}` has a scorer already; choose another name")
 
 
@@ -56,11 +58,13 @@ def scorer_of(artifact: Artifact) -> TableScorer:
         )
     if artifact.family == BLEND:
         return BlendScorer(artifact, {name: _part(name, artifact) for name in artifact.parts})
+    if artifact.family == EMBEDDED:
+        return EmbeddedScorer(artifact, _inside(artifact))
     if artifact.family not in _MAKERS:
         raise ArtifactError(
             f"the artifact holds a model of family `{artifact.family}`, which nothing here can "
             "score; import the package that registers it"
-            + did_you_mean(artifact.family, (BLEND, *_MAKERS))
+            + did_you_mean(artifact.family, (BLEND, EMBEDDED, *_MAKERS))
         )
     return _MAKERS[artifact.family](artifact)
 
@@ -113,6 +117,12 @@ def _encoders(scorer: TableScorer | ClassScorer) -> list[Encoder]:
         return [encoder for part in scorer.parts for encoder in _encoders(part)]
     own = getattr(scorer, "encoder", None)
     return [own] if isinstance(own, Encoder) else []
+
+
+def _inside(artifact: Artifact) -> TableScorer:
+    if MODEL not in artifact.parts:
+        raise ArtifactError(f"expected a part `{MODEL}` that scores the embedding, got none")
+    return scorer_of(artifact.parts[MODEL])
 
 
 def _part(name: str, artifact: Artifact) -> TableScorer:

@@ -27,9 +27,9 @@ from torch.nn import Parameter, ParameterList
 from torch.nn import functional as F
 
 from chopmark.models.dense import Dense
+from chopmark.ranks import Ranks
 from chopmark.tabular.places import Places
 from chopmark.tabular.problem import Objective, Problem
-from chopmark.tabular.ranks import Ranks
 
 if TYPE_CHECKING:
     from chopmark.tabular.deep import Settings

@@ -2,7 +2,7 @@
 
 The code of a model stays that of one device; this is all that several devices add to it. Each
 process takes its rows of every batch and gradients are added up, so that all hold the same
-weights. Serves A9 of the requirements.
+weights. Serves A9 and B8 of the requirements.
 """
 
 import os

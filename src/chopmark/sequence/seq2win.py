@@ -1,0 +1,283 @@
+"""Seq2Win: a model that reads what a user did, in order and in time.
+
+    model = Seq2Win().fit(table, target="label")      # reads the table's list column
+    model.score(table)
+
+By default it is the seed's: events and bucketised gaps, embeddings added, learned positions,
+256 events, 8 heads, 4 encoder layers. ``shape=RECURRENT`` or ``TRANSFORMER`` are ours, behind
+the same interface. It keeps the contract of all models here, so it is served, blended and
+explained like any other. Serves B1 to B7, B9 and G16 of the requirements.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from chopmark.errors import ArtifactError, InvalidInput, InvalidTable, did_you_mean
+from chopmark.histories import Histories, Sketch, Slices, Tokenizer
+from chopmark.models import artifact as artifacts
+from chopmark.models.artifact import Artifact
+from chopmark.models.kernels import LOG_ODDS_LIMIT
+from chopmark.models.metrics import summary
+from chopmark.models.model import Contributions, Scores, Table
+from chopmark.models.sequences import SEQUENCE, SequenceScorer
+from chopmark.models.splits import stratified
+from chopmark.sequence.network import Head, Tower
+from chopmark.sequence.shape import SEED, Shape
+from chopmark.sequence.supervised import learn, raw_scores
+from chopmark.sequence.training import Pace
+
+
+class Seq2Win:
+    """A sequence network for a yes-or-no label.
+
+    Parameters
+    ----------
+    column
+        List column to read; the table's only one where not given.
+    shape
+        Of the encoder: `SEED`, `RECURRENT`, `TRANSFORMER`, or any other `Shape`.
+    epochs
+        How often each row is seen at most; held-out rows end it earlier.
+    pace
+        Rates, and the most steps.
+    budget
+        Events of a step.
+    seed
+        Same seed, table and number of threads: same model.
+    start
+        A pre-trained tower and its tokenizer to begin with, such as those of a user model.
+    progress
+        Called with the share of the training that is over and the loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        column: str | None = None,
+        shape: Shape = SEED,
+        epochs: float = 12.0,
+        pace: Pace | None = None,
+        budget: int = 8_192,
+        seed: int = 0,
+        start: tuple[Tower, Tokenizer] | None = None,
+        progress: Callable[[float, float], None] | None = None,
+    ) -> None:
+        self.column = column
+        self.shape = shape if start is None else start[0].shape
+        self.epochs, self.budget, self.seed = epochs, budget, seed
+        self.pace = pace or Pace(steps=4_000, rate=1e-3 if start is None else 3e-4)
+        self.start, self.progress = start, progress
+        self._scorer: SequenceScorer | None = None
+
+    def fit(
+        self,
+        table: Table,
+        *,
+        target: str = "target",
+        feature_hashes: Mapping[str, str] | None = None,
+        created: datetime | None = None,
+    ) -> Self:
+        """The model itself, fitted.
+
+        Parameters
+        ----------
+        table
+            A polars DataFrame with a list column of events (`features.Sequence`) and the label.
+        target
+            Column of the label, 0 (good) or 1 (bad).
+
+        Raises
+        ------
+        InvalidTable
+            If there is no list column or label, or one class.
+        """
+        column = self._list_column(table)
+        y = _labels(table, target)
+        histories = Histories.from_lists(table.get_column(column))
+        pieces = histories.every(0, last=self.shape.length)
+        held_out = stratified(y.astype(np.float64), test_share=1.0 / 7.0, seed=self.seed).test
+        if self.start is None:
+            tokenizer = Tokenizer.fit(Sketch.of(histories))
+            shape = self.shape.fitted(histories)
+            tower = Tower(shape, tokenizer, torch.Generator().manual_seed(self.seed))
+        else:
+            tokenizer = self.start[1]
+            tower = Tower(self.shape, tokenizer, torch.Generator())
+            tower.load_state_dict(self.start[0].state_dict())
+        learned = learn(
+            tower,
+            tokenizer,
+            pieces,
+            y,
+            pace=self.pace,
+            epochs=self.epochs,
+            budget=self.budget,
+            seed=self.seed,
+            pretrained=self.start is not None,
+            held_out=held_out,
+            on_step=self.progress,
+        )
+        z = raw_scores(tower, learned.head, tokenizer, pieces, budget=self.budget)[:, 0]
+        scores = 1.0 / (1.0 + np.exp(-z.astype(np.float64)))
+        training = {
+            "learner": type(self).__name__,
+            "num_rows": table.height,
+            "num_bad": int(y.sum()),
+            "seed": self.seed,
+            "shape": self.shape.to_dict(),
+            "steps": learned.steps,
+            "held_out": summary(y[held_out].astype(np.float64), scores[held_out]),
+            **({} if created is None else {"created": created.isoformat()}),
+        }
+        hashes = feature_hashes or {}
+        self._scorer = _packed(
+            tower,
+            learned.head,
+            tokenizer,
+            column=column,
+            bias=float(np.clip(z, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT).mean()),
+            hashes={column: hashes[column]} if column in hashes else {},
+            training=training,
+        )
+        return self
+
+    def score(self, table: Table) -> Scores:
+        """(n,) probability of bad, each equal to `scorer.score_row` of its row."""
+        return self.scorer.score(table)
+
+    def predict_proba(self, table: Table) -> NDArray[np.float64]:
+        """(n, 2) probabilities of good and bad."""
+        scores = self.score(table)
+        return np.column_stack([1.0 - scores, scores])
+
+    def explain(self, table: Table) -> Contributions:
+        """What the history adds to the log-odds of each row's score."""
+        return self.scorer.explain(table)
+
+    def importance(self) -> dict[str, float]:
+        """All of it is the history's."""
+        return {self.scorer.column: 1.0}
+
+    def save(self, path: str | Path) -> None:
+        """Write the artifact, whole or not at all; its usual extension is ``.chopmark``."""
+        artifacts.write_whole(Path(path), self.scorer.artifact.pack())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """A saved model, ready to score and to explain.
+
+        Raises
+        ------
+        ArtifactError
+            If the file is missing, damaged or no sequence network.
+        """
+        artifact = artifacts.read(path)
+        if artifact.family != SEQUENCE:
+            raise ArtifactError(f"`{path}` holds no sequence network; load it as what it is")
+        loaded = cls()
+        loaded._scorer = SequenceScorer(artifact)
+        loaded.column = loaded._scorer.column
+        return loaded
+
+    @property
+    def scorer(self) -> SequenceScorer:
+        """The request path's view of the fitted model.
+
+        Raises
+        ------
+        InvalidInput
+            If the model is not fitted.
+        """
+        if self._scorer is None:
+            raise InvalidInput(f"this {type(self).__name__} is not fitted: call `fit` or `load`")
+        return self._scorer
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The list column."""
+        return self.scorer.reads
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """What training left: rows, shape, steps, held-out metrics."""
+        return self.scorer.training
+
+    def _list_column(self, table: Table) -> str:
+        schema: Mapping[str, Any] = table.schema
+        lists = [name for name, kind in schema.items() if isinstance(kind, pl.List)]
+        if self.column is not None:
+            if self.column not in lists:
+                raise InvalidTable(
+                    f"expected a list column `{self.column}` of events, got "
+                    f"{schema.get(self.column, 'no such column')}"
+                    + did_you_mean(self.column, lists)
+                )
+            return self.column
+        if len(lists) != 1:
+            raise InvalidTable(
+                f"expected one list column of events, got {len(lists)} "
+                f"({', '.join(lists) or 'none'}): name the one to read (column=)"
+            )
+        return lists[0]
+
+
+def _labels(table: Table, target: str) -> NDArray[np.int64]:
+    if target not in table.columns:
+        raise InvalidTable(
+            f"expected a column `{target}` with the label" + did_you_mean(target, table.columns)
+        )
+    column = table.get_column(target)
+    if column.null_count() or not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
+        raise InvalidTable(
+            f"expected 0 (good) or 1 (bad) in each row of `{target}`, got {column.null_count()} "
+            f"missing labels and values of type {column.dtype}"
+        )
+    y: NDArray[np.int64] = column.cast(pl.Int64).to_numpy()
+    counts = np.bincount(y.clip(0, 2), minlength=3)
+    if counts[2] or y.min(initial=0) < 0 or min(counts[:2]) < 2:
+        raise InvalidTable(
+            f"expected labels 0 and 1 in `{target}`, two rows of each or more, got "
+            f"{counts[0]} of 0, {counts[1]} of 1 and {len(y) - counts[0] - counts[1]} others"
+        )
+    return y
+
+
+def _packed(
+    tower: Tower,
+    head: Head,
+    tokenizer: Tokenizer,
+    *,
+    column: str,
+    bias: float,
+    hashes: dict[str, str],
+    training: dict[str, Any],
+) -> SequenceScorer:
+    """The scorer of the packed artifact: what is in memory is what a file would hold."""
+    weights = {**tower.state_dict(), **{f"head.{n}": p for n, p in head.state_dict().items()}}
+    artifact = Artifact(
+        family=SEQUENCE,
+        header={
+            "column": column,
+            "length": tower.shape.length,
+            "bias": bias,
+            "tower": {"kind": tower.shape.kind, "heads": tower.shape.heads},
+            "layout": tower.layout.to_dict(),
+            "tokenizer": tokenizer.to_dict(),
+            "feature_hashes": hashes,
+            "training": training,
+        },
+        arrays={name: tensor.detach().numpy() for name, tensor in weights.items()},
+    )
+    return SequenceScorer(artifacts.unpack(artifact.pack()))
+
+
+def pieces_of(table: Table, column: str, *, last: int) -> Slices:
+    """The newest events of each row of a list column."""
+    return Histories.from_lists(table.get_column(column)).every(0, last=last)

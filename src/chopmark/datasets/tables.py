@@ -102,8 +102,13 @@ def load_table(name: str) -> pl.DataFrame:
     return _read(_find(name, families=("tabular",))[0])
 
 
-def load_events(name: str) -> EventTables:
+def load_events(name: str, *, folder: str | Path | None = None) -> EventTables:
     """A stream of events with labels; `available` lists the names.
+
+    Parameters
+    ----------
+    folder : str or Path, optional
+        Folder of data sets; by default the one that ``CHOPMARK_DATA`` names.
 
     Raises
     ------
@@ -112,7 +117,7 @@ def load_events(name: str) -> EventTables:
     InvalidTable
         If a file cannot be read.
     """
-    events, labels = _find(name, families=("events", "sequence"))
+    events, labels = _find(name, families=("events", "sequence"), folder=folder)
     return EventTables(events=_read(events), labels=_read(labels))
 
 
@@ -132,13 +137,15 @@ def available() -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def _find(name: str, *, families: tuple[Family, ...]) -> list[Path]:
+def _find(
+    name: str, *, families: tuple[Family, ...], folder: str | Path | None = None
+) -> list[Path]:
     known = [entry.name for entry in _SETS.values() if entry.family in families]
     if name not in known:
         kind = "a table" if "tabular" in families else "an event stream"
         raise InvalidInput(f"expected the name of {kind}, got `{name}`" + did_you_mean(name, known))
     entry = _SETS[name]
-    paths = _paths(entry)
+    paths = _paths(entry, folder)
     if not paths:
         wanted = " and ".join(f"`{part}`" for part in _relative(entry))
         raise InvalidInput(
@@ -155,11 +162,11 @@ def _find(name: str, *, families: tuple[Family, ...]) -> list[Path]:
     return paths
 
 
-def _paths(entry: _Set) -> list[Path]:
+def _paths(entry: _Set, folder: str | Path | None = None) -> list[Path]:
     """Where its files are or should be; empty if only an unset variable could tell."""
     if entry.shipped:
         return [_FILES / entry.shipped]
-    folder = os.environ.get(DATA_VARIABLE)
+    folder = folder or os.environ.get(DATA_VARIABLE)
     return [Path(folder) / part for part in _relative(entry)] if folder else []
 
 

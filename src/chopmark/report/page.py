@@ -77,18 +77,36 @@ def write_report(
 
 def page(report: Report) -> str:
     """The HTML text of a report."""
-    style, script = _resource("page.css"), _resource("page.js")
+    return filled(
+        title=report.title,
+        body=sections.body(report),
+        data=sections.data(report),
+        script=_resource("page.js"),
+    )
+
+
+def filled(*, title: str, body: str, data: Any = None, script: str = "") -> str:
+    """The HTML text of a page with a body in HTML, and a script of our own if there is one.
+
+    Parameters
+    ----------
+    title
+        As plain text.
+    body
+        What stands between the `main` tags; whoever made it has escaped what is not ours.
+    """
+    style = _resource("page.css")
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     return Template(_resource("page.html")).substitute(
         policy=policy,
-        title=escape(report.title),
+        title=escape(title),
         style=style,
         script=script,
-        body=sections.body(report),
-        data=_embedded(sections.data(report)),
+        body=body,
+        data=_embedded(data),
     )
 
 

@@ -18,6 +18,7 @@ from chopmark.features import Aggregate, Catalog, Derived, Label, aggregates, tr
 from chopmark.features.catalog import Feature
 from chopmark.models import Artifact, ArtifactScorer, Trees
 from chopmark.models.artifact import read
+from chopmark.models.scorers import FAMILY
 from chopmark.times import DAY, moment
 
 WINDOWS = ("10m", "1h", "1d", "7d")
@@ -154,8 +155,8 @@ def grow(path: Path, table: pl.DataFrame, application: Application) -> ArtifactS
     trees = Trees.from_lightgbm(text)
     artifact = model.scorer.artifact
     Artifact(
-        family="trees",
-        header={name: artifact.header[name] for name in ("encoder", "feature_hashes", "training")},
+        family=FAMILY,
+        header={name: artifact.header[name] for name in ("encoder", "feature_hashes", "link", "training")},
         arrays={
             "calibration": artifact.arrays["calibration"],
             **{f"trees.{name}": array for name, array in trees.to_arrays().items()},

@@ -242,8 +242,11 @@ class _Policy:
     """A policy whose `decide` is watched (the policy itself is frozen)."""
 
     def __init__(self, policy: Any, decide: Callable[..., Any]) -> None:
+        self._policy = policy
         self.decide = decide
-        self.amount = policy.amount
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ All are as they come: ours in batches of 8,192 events with labels and 16,384 wit
 64 users (`by 256`: in 256). Ours has two layers where recurrent and `mixed` where there are no
 labels (the peer: one layer, CoLES); with attention four layers, feed-forward four times the width.
 The peer's has six and twice the width by default: as many weights in products as ours. Width 128
-and 8 heads for all. Ours also leaves the first step out, and a little work before, in which
-compiled code is loaded.
+and 8 heads for all. In every process of ours a little work comes first, which is not counted:
+compiled code is loaded in it.
 
 Embedding is of untrained networks, which are as fast as trained ones. Vectors of ours hold all
 layers and pools: 6 width + 2 numbers, to the peer's width. The peer's own preprocessor is slow;
@@ -38,6 +38,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -66,6 +67,9 @@ DAY_US = 86_400_000_000
 
 LONGEST = 256
 """Events of a history at most: all that attention reads, and the peer with labels."""
+
+WIDTH = 128
+"""Of training and scores, on both sides; whatever the defaults are."""
 
 Facts = dict[str, Any]
 
@@ -135,7 +139,7 @@ def cases(given: argparse.Namespace) -> Iterator[Case]:
             return Contender(name, task, {**events, "seconds": given.seconds, **options})
 
         def theirs(name: str, events: Facts = events, **options: object) -> Contender:
-            options = {**events, "seconds": given.seconds, **options}
+            options = {**events, "seconds": given.seconds, "width": WIDTH, **options}
             return Contender(name, "train-speed", options, is_ours=False)
 
         yield Case("training", f"{lengths}, labels", (
@@ -320,33 +324,38 @@ def be_own(given: argparse.Namespace) -> None:
         torch.set_num_threads(given.threads)
         torch.set_num_interop_threads(1)
     found = OWN[given.own](**given.options)
-    found |= {"peak_mb": round(peak_mb(), 1)}
+    if given.own not in ("fresh", "packages"):
+        found |= {"peak_mb": round(peak_mb(), 1)}
     names = ("chopmark", "numpy", "polars", "torch")
     found |= {"versions": {name: version(name) for name in names}}
     given.result.write_text(json.dumps(found) + "\n", "utf-8")
 
 
 class Meter:
-    """Tokens a second, from the end of the first step on."""
+    """Tokens a second of training, from `begin` to the end of the last step."""
 
     def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.ends: list[float] = []
+        self.began = self.ended = 0.0
+        self.num_tokens = self.num_steps = 0
+
+    def begin(self) -> None:
+        """From now on."""
+        self.__init__()  # type: ignore[misc]
+        self.began = perf_counter()
 
     def step(self, done: float, value: float) -> None:
         """A step has ended."""
-        self.ends.append(perf_counter())
+        self.num_steps += 1
+        self.ended = perf_counter()
 
     def facts(self) -> Facts:
-        """Of all steps but the first."""
-        if len(self.ends) < 2:
-            raise SystemExit("expected at least two steps in the time; give more --seconds")
-        seconds, tokens = self.ends[-1] - self.ends[0], sum(self.tokens[1:])
+        """As lifestream.py tells them."""
+        seconds = self.ended - self.began
         return {
             "train_seconds": round(seconds, 3),
-            "tokens_per_s": round(tokens / seconds, 1),
-            "num_tokens": tokens,
-            "num_steps": len(self.ends) - 1,
+            "tokens_per_s": round(self.num_tokens / seconds, 1),
+            "num_tokens": self.num_tokens,
+            "num_steps": self.num_steps,
         }
 
 
@@ -364,7 +373,8 @@ def supervised(events: str, seconds: float, kind: str, depth: int) -> Facts:
 
     histories = Histories.from_frame(Path(events))
     y = np.random.default_rng(0).integers(0, 2, len(histories)).astype(np.float32)
-    shape = Shape(kind=kind, depth=depth, length=LONGEST).fitted(histories)  # type: ignore[arg-type]
+    shape = Shape(kind=kind, width=WIDTH, depth=depth, length=LONGEST)  # type: ignore[arg-type]
+    shape = shape.fitted(histories)
     tokenizer = Tokenizer.fit(Sketch.of(histories))
     generator = torch.Generator().manual_seed(0)
     tower = Tower(shape, tokenizer, generator)
@@ -383,20 +393,24 @@ def supervised(events: str, seconds: float, kind: str, depth: int) -> Facts:
     def loss(_: np.random.Generator) -> torch.Tensor:
         rows = next(parts)
         batch = reader.batch(pieces[rows])
-        meter.tokens.append(batch.num_tokens)
+        meter.num_tokens += batch.num_tokens
         z_BC = head(tower(Inputs.of(batch, tower.layout))[1], shape.dropout)
         return F.binary_cross_entropy_with_logits(z_BC[:, 0], torch.from_numpy(y[rows]))
 
-    pace = Pace(steps=ENDLESS, seconds=seconds)
-    Trainer({"tower": tower, "head": head}, pace).train(loss, on_step=meter.step)
+    modules = {"tower": tower, "head": head}
+    Trainer(modules, Pace(steps=1)).train(loss)
+    trainer = Trainer(modules, Pace(steps=ENDLESS, seconds=seconds))
+    meter.begin()
+    trainer.train(loss, on_step=meter.step)
     weights = sum(values.numel() for values in [*tower.parameters(), *head.parameters()])
     return {**meter.facts(), "num_weights": weights}
 
 
 def pretraining(events: str, seconds: float) -> Facts:
-    """`UserModel.fit` as it comes, width 128."""
+    """`UserModel.fit` as it comes, but for the width."""
     from chopmark.foundation import UserModel
     from chopmark.histories import Histories
+    from chopmark.sequence.shape import Shape
     from chopmark.sequence.training import Pace
 
     meter = Meter()
@@ -405,10 +419,15 @@ def pretraining(events: str, seconds: float) -> Facts:
         """Counts the events of each step."""
 
         def _objective(self, *arguments: Any) -> Any:
-            return Counting(super()._objective(*arguments), meter)
+            found = Counting(super()._objective(*arguments), meter)
+            meter.begin()
+            return found
 
     histories = Histories.from_frame(Path(events))
-    model = Counted(pace=Pace(steps=ENDLESS, seconds=seconds, rate=3e-3))
+    some = histories.select(histories.users[:200])
+    shape = Shape(width=WIDTH)
+    Counted(shape=shape, pace=Pace(steps=1)).fit(some)
+    model = Counted(shape=shape, pace=Pace(steps=ENDLESS, seconds=seconds, rate=3e-3))
     model.fit(histories, on_step=meter.step)
     assert model.tower is not None
     weights = sum(values.numel() for values in model.tower.parameters())
@@ -424,7 +443,7 @@ class Counting:
 
     def hide(self, batch: Any, inputs: Any, rng: np.random.Generator) -> Any:
         """As the objective does."""
-        self.meter.tokens.append(batch.num_tokens)
+        self.meter.num_tokens += batch.num_tokens
         return self.objective.hide(batch, inputs, rng)
 
 
@@ -502,7 +521,7 @@ def live(width: int, seconds: float) -> Facts:
 
 def row(kind: str, depth: int, length: int, seconds: float) -> Facts:
     """One history, as a list of dicts, to a score."""
-    scorer = scorer_of(kind, depth, 128, num_events=length)
+    scorer = scorer_of(kind, depth, WIDTH, num_events=length)
     values = lists_of(length, 16).to_list()
     return latencies([partial(scorer.score_row, (value,)) for value in values], seconds)
 
@@ -590,7 +609,7 @@ def fresh() -> Facts:
     for kind, depth in (("recurrent", 2), ("transformer", 4), ("seed", 4)):
         with tempfile.TemporaryDirectory() as name:
             path = Path(name) / "model.chopmark"
-            fitted(kind, depth, 128, num_events=64).save(path)
+            fitted(kind, depth, WIDTH, num_events=64).save(path)
             found[f"{kind}_file_mb"] = round(path.stat().st_size / 1e6, 3)
             told = json.loads(fresh_process(SERVE, str(path)))
         found |= {f"{kind}_{fact}": round(value, 3) for fact, value in told.items()}
@@ -607,18 +626,21 @@ def fresh_process(code: str, *arguments: str) -> str:
 def packages() -> Facts:
     """What must be installed: for chopmark, for its networks, for torch alone, for the peer."""
     known = named(distributions())
-    base, deep = needed("chopmark", known), needed("chopmark", known, extra="deep")
-    torch = needed("torch", known)
+    # As it is written now: what is installed may tell of an older one.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    base = needed(project["dependencies"], known)
+    deep = needed(project["optional-dependencies"]["deep"], known)
+    torch = needed(["torch"], known)
+    beside = sorted(deep - base - torch)
     found: Facts = {
         "chopmark": len(base),
-        "chopmark_deep": len(deep),
-        "torch_with_all_it_needs": len(torch),
-        "deep_adds_beside_torch": len(deep - base - torch),
-        "deep_adds_beside_torch_names": ", ".join(sorted(deep - base - torch)),
+        "torch": len(torch),
+        "deep_beside_torch": len(beside),
+        "deep_beside_torch_names": ", ".join(beside),
     }
     if folders := sorted(PEER.folder.glob("lib/python*/site-packages")):
-        peers = needed("pytorch-lifestream", named(distributions(path=[str(folders[0])])))
-        found |= {"peer": len(peers), "peer_adds_beside_torch": len(peers - torch)}
+        known = named(distributions(path=[str(folders[0])]))
+        found["peer_beside_torch"] = len(needed(["pytorch-lifestream"], known) - torch)
     return found
 
 
@@ -626,22 +648,22 @@ def named(found: Iterable[Distribution]) -> dict[str, Distribution]:
     return {plain(each.metadata["Name"]): each for each in found}
 
 
-def needed(name: str, known: dict[str, Distribution], *, extra: str = "") -> set[str]:
-    """Names of a distribution and of all that it asks for here, so far as it is installed."""
+def needed(asked: Iterable[str], known: dict[str, Distribution]) -> set[str]:
+    """Names of distributions, and of all that they ask for here, so far as it is installed."""
     from packaging.requirements import Requirement
 
     seen: set[tuple[str, str]] = set()
-    waiting = [(plain(name), extra)]
+    waiting = [(Requirement(text), "") for text in asked]
     while waiting:
-        each = waiting.pop()
-        if each in seen or each[0] not in known:
+        each, extra = waiting.pop()
+        if each.marker is not None and not each.marker.evaluate({"extra": extra}):
             continue
-        seen.add(each)
-        for text in known[each[0]].requires or ():
-            asked = Requirement(text)
-            if asked.marker is None or asked.marker.evaluate({"extra": each[1]}):
-                waiting += [(plain(asked.name), more) for more in ("", *asked.extras)]
-    return {each for each, _ in seen}
+        for own in ("", *each.extras):
+            key = (plain(each.name), own)
+            if key[0] in known and key not in seen:
+                seen.add(key)
+                waiting += [(Requirement(text), own) for text in known[key[0]].requires or ()]
+    return {name for name, _ in seen}
 
 
 def plain(name: str) -> str:

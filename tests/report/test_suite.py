@@ -162,7 +162,7 @@ def test_the_page_says_in_words_what_became_worse(tmp_path):
     report = write_suite_report(both, tmp_path / "suite.html")
     page = (tmp_path / "suite.html").read_text()
     assert report.candidate == "<b>new"
-    assert "worse than old in 1 places" in report.headline
+    assert "worse than old in 1 place." in report.headline
     assert '<strong class="bad">worse</strong>' in page
     assert "<b>new" not in page
     assert "&lt;b&gt;new" in page

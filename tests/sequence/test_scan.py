@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from chopmark.sequence.products import Linear
 from chopmark.sequence.scan import _by_places, scan
 
 
@@ -46,3 +47,21 @@ def test_no_events_at_all_have_no_states():
     a, x, offsets = made([0, 0])
     assert scan(a, x, offsets).shape == (0, 3)
     assert _by_places(a, x, offsets).shape == (0, 3)
+
+
+@pytest.mark.parametrize("rows", [3, 600])
+def test_products_and_their_gradients_are_those_of_torch(rows):
+    generator = torch.Generator().manual_seed(0)
+    layer = Linear(24, 40, generator)
+    other = torch.nn.Linear(24, 40)
+    with torch.no_grad():
+        layer.bias.normal_(generator=generator)
+        other.weight.copy_(layer.weight), other.bias.copy_(layer.bias)
+    x = torch.randn(rows, 24, generator=generator)
+    weights = torch.randn(rows, 40, generator=generator)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    (layer(ours).tanh() * weights).sum().backward()
+    (other(theirs).tanh() * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer.weight.grad, other.weight.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer.bias.grad, other.bias.grad, rtol=1e-4, atol=1e-4)

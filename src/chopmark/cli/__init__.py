@@ -2,7 +2,7 @@
 
 In come a data folder and an application; out come progress, tables, and a running service.
 ``chopmark --help`` lists the commands, ``chopmark COMMAND --help`` teaches one.
-Serves rows A2, E3, E16, I1 and I14 of the requirements.
+Serves rows A2, E3, E16, G25, I1 and I14 of the requirements.
 """
 
 import sys
@@ -105,6 +105,95 @@ for name, what, example in (
         help=f"{what}\n\nExample: `chopmark easyml {name} {example}`",
     )
 
+foundation = App(
+    name="foundation",
+    help="User models: learn users from events without labels, then any use case from few labels.",
+)
+app.command(foundation)
+for name, called, what, more, example in (
+    (
+        "tokens",
+        "foundation:tokens",
+        "Say what a network would see of events, and what is refused and why.",
+        "A first look before `pretrain`: needs no torch and trains nothing.",
+        "events.parquet --user customer --time ts",
+    ),
+    (
+        "pretrain",
+        "foundation:pretrain",
+        "Learn what users are like from what they did, without labels.",
+        "The file is a space: all vectors that it makes compare with each other, and with those "
+        "of no other.",
+        "events.parquet space.chopmark --seconds 600",
+    ),
+    (
+        "embed",
+        "foundation:embed",
+        "Give each user a vector.",
+        "With --update only those with events since; the folder is replaced as a whole.",
+        "space.chopmark events.parquet vectors --as-of 2026-01-31T00:00:00Z",
+    ),
+    (
+        "similar",
+        "foundation:similar",
+        "Find the users who are most like some.",
+        "No label is learned from; --unlike says what to move away from.",
+        "space.chopmark events.parquet --users ann,bo --unlike cy",
+    ),
+    (
+        "adapt",
+        "adapt:adapt",
+        "Make a model for a new use case, from labels to a file that can be served.",
+        "All uses of the space are tried on the labels and shown; the best that reads a history "
+        "alone is saved.",
+        "space.chopmark events.parquet churned.csv churn.chopmark",
+    ),
+    (
+        "benchmark",
+        "suite:benchmark",
+        "Take a user model through all tasks of the suite.",
+        "Results are kept and compared; a run that was broken off goes on where it was.",
+        "pairs --task pairs --data data --report suite.html --baseline mixed",
+    ),
+):
+    foundation.command(
+        f"chopmark.cli.{called}", name=name, help=_help("foundation", name, what, more, example)
+    )
+
+target = App(name="target", help="Smart Targeting: whom to notify, learned from who answered.")
+foundation.command(target)
+for name, what, more, example in (
+    (
+        "plan",
+        "Say whom to notify today: a random group, and the best of the others.",
+        "The first days are random, until five have engaged. A day that is planned again gives "
+        "the same list.",
+        "campaign.parquet events.parquet --budget 500 --out today.csv",
+    ),
+    (
+        "answer",
+        "Write down who of a day's users engaged.",
+        "May be done again as late answers come in.",
+        "campaign.parquet opened.csv",
+    ),
+    (
+        "report",
+        "Draw what a campaign brought, with intervals.",
+        "",
+        "campaign.parquet campaign.html",
+    ),
+    (
+        "simulate",
+        "Run one campaign with every strategy on simulated users.",
+        "",
+        "--users 2000 --days 4 --no-space",
+    ),
+):
+    target.command(
+        f"chopmark.cli.campaign:{name}",
+        name=name,
+        help=_help("foundation target", name, what, more, example),
+    )
 
 rules = App(
     name="rules",

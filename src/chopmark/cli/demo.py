@@ -7,16 +7,21 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from chopmark.cli.model import LEFT_OUT, blend_table
 from chopmark.cli.serve import run_service
 from chopmark.cli.show import console, number, progress, table
 from chopmark.engine import Application, replay
 from chopmark.errors import InvalidInput
+from chopmark.features.sequence import RESERVED
 from chopmark.models import load_scorer
 from chopmark.pipelines import demo as steps
 from chopmark.pipelines.desk import WHEN, Day, day_at_the_desk
 from chopmark.pipelines.exchange import LABEL, application
 from chopmark.pipelines.folder import DataFolder
+from chopmark.pipelines.sequences import SequenceBlend, has_torch
 from chopmark.pipelines.training import train
+from chopmark.pipelines.why import Why, riskiest, why
+from chopmark.tabular import EasyML
 
 
 def demo(
@@ -50,7 +55,7 @@ def demo(
     if folder.log.exists():
         raise InvalidInput(f"expected a folder without a log for the demo, got {path}")
     try:
-        day = _run(folder, app, scale, seed=seed)
+        day = _run(folder, app, scale, _learner(quick=quick, seed=seed), seed=seed)
         if data is not None or not once:  # else the folder goes with the end
             _show_next(path, day)
         if not once:
@@ -60,7 +65,21 @@ def demo(
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _run(folder: DataFolder, app: Application, scale: steps.Scale, *, seed: int) -> Day:
+def _learner(*, quick: bool, seed: int) -> EasyML | SequenceBlend:
+    """A blend that reads histories where torch is installed; else what there is without."""
+    if not has_torch():
+        return EasyML(seed=seed)
+    return SequenceBlend(seed=seed, epochs=3.0, steps=30) if quick else SequenceBlend(seed=seed)
+
+
+def _run(
+    folder: DataFolder,
+    app: Application,
+    scale: steps.Scale,
+    model: EasyML | SequenceBlend,
+    *,
+    seed: int,
+) -> Day:
     with progress("simulate", scale.num_users) as done:
         past = steps.simulated(scale, seed=seed)
         done(scale.num_users)
@@ -73,14 +92,19 @@ def _run(folder: DataFolder, app: Application, scale: steps.Scale, *, seed: int)
         with progress("log the past", num_past) as done:
             steps.fill(log, folder.vault(), past.events, count=num_past, on_progress=done)
         with progress("replay it and train", num_past) as done:
-            trained = train(app, log, label=LABEL, on_progress=done)
+            trained = train(app, log, label=LABEL, model=model, on_progress=done)
         trained.model.save(folder.model)
     console.print(
         f"  {trained.num_rows:,} purchases old enough to have a label, {trained.num_bad:,} of bad "
         f"users; table in {trained.table_seconds:.1f} s, model in {trained.fit_seconds:.1f} s"
     )
+    if trained.parts:
+        blend_table(trained)
+    else:
+        console.print(f"  {LEFT_OUT}", highlight=False, markup=False, soft_wrap=True)
     engine = folder.open_engine(app, trust_known_at=True)
-    engine.use(load_scorer(folder.model))
+    scorer = load_scorer(folder.model)
+    engine.use(scorer)
     engine.warm()
     num_live = past.simulation.num_events - num_past
     with progress("live through the rest", num_live) as done:
@@ -92,6 +116,9 @@ def _run(folder: DataFolder, app: Application, scale: steps.Scale, *, seed: int)
     engine.snapshot().write(folder.snapshot)
     engine.log.close()
     _show(outcome)
+    risky = riskiest(app, decisions)
+    if risky is not None:
+        _show_why(why(app, scorer, risky))
     _show_day(day)
     return day
 
@@ -123,6 +150,37 @@ def _show(outcome: steps.Outcome) -> None:
             ),
         ],
     )
+
+
+def _show_why(found: Why) -> None:
+    """What made the riskiest purchase so: parts, columns, and single events of the history."""
+    one = found.decision
+    said = "; ".join(f"{name} {score:.3f}" for name, score in found.parts)
+    console.print(
+        f"[bold]Why {one.user} has the highest score[/bold], {one.score:.3f}, at {one.about}"
+        + (f": {said}" if said else ""),
+        highlight=False,
+    )
+    columns = [(name, _shown(value), f"{move:+.2f}") for name, value, move in found.columns]
+    table("What moved it most", ("feature", "value", "log-odds"), columns)
+    if found.events:
+        events = [
+            (
+                str(event["type"]),
+                f"{int(event['age']) / 3_600_000_000:,.1f}",
+                ", ".join(_shown(value) for name, value in event.items() if name not in RESERVED),
+                f"{move:+.2f}",
+            )
+            for event, move in found.events
+        ]
+        header = ("event", "hours before", "fields", "log-odds")
+        table("Events of the history, by what Seq2Win would say without each", header, events)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "missing"
+    return f"{value:.6g}" if isinstance(value, int | float) else str(value)
 
 
 def _show_day(day: Day) -> None:

@@ -4,18 +4,26 @@ from pathlib import Path
 from typing import Literal
 
 from chopmark.cli.application import load_application
-from chopmark.cli.show import console, metrics_table, progress, table
+from chopmark.cli.show import console, metrics_table, number, progress, table
+from chopmark.engine import Application
 from chopmark.errors import InvalidInput
 from chopmark.pipelines.folder import DataFolder
+from chopmark.pipelines.sequences import SequenceBlend, has_torch, sequence_of
+from chopmark.pipelines.training import Trained, usual
 from chopmark.pipelines.training import train as train_model
 from chopmark.tabular import EasyML
+
+LEFT_OUT = (
+    "without torch, Seq2Win and the embedding of histories are left out; to have them: "
+    "pip install 'chopmark[deep]'"
+)
 
 
 def train(
     data: Path,
     *,
     app: str | None = None,
-    model: Literal["auto", "trees", "linear"] = "auto",
+    model: Literal["auto", "blend", "easyml", "trees", "linear"] = "auto",
     rows: tuple[str, ...] = (),
     seed: int = 0,
 ) -> None:
@@ -28,7 +36,9 @@ def train(
     app
         Python file with `application` and `label`; the simulated exchange by default.
     model
-        Family of the model; auto blends both.
+        What to train. blend: EasyML, Seq2Win on what users did, and an embedding of it; needs a
+        `Sequence` among the features, and torch. easyml: single values alone, trees and a linear
+        model blended; or one of these two. auto is blend where that is possible, else easyml.
     rows
         Event types to learn from; those that the policy gates by default.
     seed
@@ -38,6 +48,7 @@ def train(
     if not data.is_dir():
         raise InvalidInput(f"expected a data folder with a log at {data}, got none; ingest first")
     folder = DataFolder(data)
+    learner = _learner(application, model, seed)
     with folder.open_log(application, read_only=True) as log:
         with progress("replay the log and train", len(log)) as done:
             trained = train_model(
@@ -45,12 +56,38 @@ def train(
                 log,
                 label=label,
                 rows=rows,
-                model=EasyML(model=model, seed=seed),
+                model=learner,
                 on_progress=done,
             )
         trained.model.save(folder.model)
     console.print(f"{trained.num_rows:,} labelled rows, {trained.num_bad:,} of them bad")
-    metrics_table("The last quarter of the rows, unseen", trained.metrics)
+    if trained.parts:
+        blend_table(trained)
+    else:
+        metrics_table("The last quarter of the rows, unseen", trained.metrics)
     top = list(trained.model.importance().items())[:15]
     table("Importance", ("feature", "share"), [(name, f"{share:.1%}") for name, share in top])
     console.print(f"saved to {folder.model}; a running service takes it at its next start")
+
+
+def blend_table(trained: Trained) -> None:
+    """What each part of a blend was worth on later rows than it learned from, and weighs."""
+    weights: dict[str, float] = dict(trained.model.training["weights"])
+    rows = [
+        (name, number(weights.get(name), 2), *(number(found[key]) for key in _FIGURES))
+        for name, found in (*trained.parts.items(), ("blend", trained.metrics))
+    ]
+    table("The last 60 % of the rows, unseen", ("part", "weight", *_FIGURES), rows)
+
+
+_FIGURES = ("log_loss", "roc_auc", "pr_auc")
+
+
+def _learner(application: Application, model: str, seed: int) -> EasyML | SequenceBlend:
+    if model == "blend":
+        return SequenceBlend(seed=seed)
+    if model != "auto":
+        return EasyML(seed=seed) if model == "easyml" else EasyML(model=model, seed=seed)  # type: ignore[arg-type]
+    if sequence_of(application) is not None and not has_torch():
+        console.print(f"  {LEFT_OUT}", highlight=False, markup=False, soft_wrap=True)
+    return usual(application, seed=seed)

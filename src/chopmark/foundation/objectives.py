@@ -34,7 +34,7 @@ from chopmark.histories.batch import Batch
 from chopmark.models.layout import NUM_KNOTS
 from chopmark.sequence.inputs import Inputs
 from chopmark.sequence.network import Tower
-from chopmark.sequence.recurrent import linear
+from chopmark.sequence.products import Linear
 
 _MOST_CLASSES = 1_024
 _MOST_EVENTS = 4_096
@@ -97,8 +97,8 @@ class Pairs(Open):
 
     def __init__(self, tower: Tower, generator: torch.Generator) -> None:
         width = tower.shape.width
-        inner = linear(2 * tower.embedding, width, generator)
-        outer = linear(width, 1, generator)
+        inner = Linear(2 * tower.embedding, width, generator)
+        outer = Linear(width, 1, generator)
         self.layers = torch.nn.Sequential(inner, torch.nn.GELU(), outer)
 
     def loss(self, seen: Seen, rng: np.random.Generator, done: float) -> Tensor:
@@ -128,7 +128,7 @@ class Contrast(Open):
         hardest: int | None = None,
         temperature: float = 0.1,
     ) -> None:
-        project = linear(tower.embedding, _PROJECTED, generator)
+        project = Linear(tower.embedding, _PROJECTED, generator)
         self.layers = torch.nn.ModuleDict({"project": project})
         self.layers.sharpness = Parameter(torch.tensor(float(np.log(1.0 / temperature))))
         self.hardest = hardest
@@ -166,12 +166,12 @@ class Next(Open):
         total = sum(self.sizes)
         self.layers = torch.nn.ModuleDict(
             {
-                "own": linear(tower.embedding, total, generator),
-                "other": linear(tower.embedding, total, generator),
+                "own": Linear(tower.embedding, total, generator),
+                "other": Linear(tower.embedding, total, generator),
             }
         )
         if self.causal:
-            self.layers["events"] = linear(shape.width, total + NUM_KNOTS, generator)
+            self.layers["events"] = Linear(shape.width, total + NUM_KNOTS, generator)
 
     def loss(self, seen: Seen, rng: np.random.Generator, done: float) -> Tensor:
         """Sum of the parts, each a mean."""
@@ -249,7 +249,7 @@ class Distil(Open):
         self._grids = [
             np.quantile(column[np.isfinite(column)], _RANKS) for column in values.T[self._kept]
         ]
-        self.layers = linear(tower.embedding, max(len(self._kept), 1), generator)
+        self.layers = Linear(tower.embedding, max(len(self._kept), 1), generator)
 
     def loss(self, seen: Seen, rng: np.random.Generator, done: float) -> Tensor:
         """Mean squared error over what is known."""
@@ -305,7 +305,7 @@ class Masked:
         self.share = share
         self.counts = counts
         self._num_terms = len(tower.layout.sizes) + tower.layout.num_numbers
-        self.layers = linear(tower.shape.width, len(counts), generator)
+        self.layers = Linear(tower.shape.width, len(counts), generator)
 
     def hide(
         self, batch: Batch, inputs: Inputs, rng: np.random.Generator
@@ -356,7 +356,7 @@ class Bert:
     ) -> None:
         self.share = share
         self._known = np.flatnonzero(counts > 0)
-        self.layers = linear(tower.shape.width, len(counts), generator)
+        self.layers = Linear(tower.shape.width, len(counts), generator)
 
     def hide(
         self, batch: Batch, inputs: Inputs, rng: np.random.Generator

@@ -77,7 +77,7 @@ class UserModel:
         task: Task = "mixed",
         pace: Pace = _PACE,
         window: int = 192,
-        budget: int = 16_384,
+        budget: int = 8_192,
         seed: int = 0,
         options: dict[str, Any] | None = None,
     ) -> None:

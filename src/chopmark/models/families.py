@@ -103,9 +103,19 @@ def readings_of(scorer: TableScorer | ClassScorer) -> tuple[dict[str, Kind], tup
         dropped.name: dropped
         for encoder in reversed(encoders)
         for dropped in encoder.dropped
-        if not any(dropped.name in other.reads for other in encoders if other is not encoder)
+        if dropped.name not in scorer.reads
+        and not any(dropped.name in other.reads for other in encoders if other is not encoder)
     }
     return kinds, tuple(left_out.values())
+
+
+def lists_of(scorer: TableScorer | ClassScorer) -> frozenset[str]:
+    """The columns of a model whose values are lists of events."""
+    if isinstance(scorer, SequenceScorer | EmbeddedScorer):
+        return frozenset((scorer.column,))
+    if isinstance(scorer, BlendScorer):
+        return frozenset().union(*map(lists_of, scorer.parts))
+    return frozenset()
 
 
 def _encoders(scorer: TableScorer | ClassScorer) -> list[Encoder]:

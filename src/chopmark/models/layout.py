@@ -23,7 +23,7 @@ TIMES = ("gap", "same_gap", "age", "hour", "weekday")
 """What a network may know of the time of an event: seconds since the event before it, since the
 last one of its type, and up to now; hour and weekday in UTC."""
 
-NUM_KNOTS = 24
+NUM_KNOTS = 48
 _LONGEST = 18.0  # log1p of two years in seconds
 _SCALE = (NUM_KNOTS - 1) / _LONGEST
 _WIDTHS = {"gap": NUM_KNOTS + 1, "same_gap": NUM_KNOTS + 1, "age": NUM_KNOTS + 1,

@@ -223,6 +223,8 @@ def _advance(  # type: ignore[no-untyped-def]
             keep = np.float32(0.5) * np.tanh(np.float32(0.5) * z[width + j]) + np.float32(0.5)
             let = np.float32(0.5) * np.tanh(np.float32(0.5) * z[2 * width + j]) + np.float32(0.5)
             kept = keep * np.exp(-gap * rates[layer, j])
+            if j >= width // 2:
+                kept *= np.float32(1.0) - let
             state[layer, 0, j] = kept * state[layer, 0, j] + let * z[j]
             state[layer, 1, j] = kept * state[layer, 1, j] + let
             total_now = state[layer, 0, j]

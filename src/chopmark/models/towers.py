@@ -115,6 +115,8 @@ class Tower:
             v_ND, keep_ND, let_ND, open_ND = np.split(z_ND, 4, axis=1)
             a_ND = _sigmoid(keep_ND) * np.exp(-batch.gap[:, None] * layer.rates)
             let_ND = _sigmoid(let_ND)
+            half = self.width // 2
+            a_ND[:, half:] *= np.float32(1.0) - let_ND[:, half:]
             sum_ND, weight_ND = np.empty_like(x_ND), np.empty_like(x_ND)
             scan_forward(a_ND, let_ND * v_ND, batch.offsets, sum_ND)
             scan_forward(a_ND, let_ND, batch.offsets, weight_ND)
@@ -351,7 +353,7 @@ def _sum_rows(rows, weights, table, out):  # type: ignore[no-untyped-def]
                 out[i, j] += weight * table[row, j]
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True, fastmath={"contract"}, nogil=True)
 def scan_forward(a, x, offsets, h):  # type: ignore[no-untyped-def]
     """h_t = a_t * h_{t-1} + x_t within each piece; all (N, D), h is filled in."""
     width = x.shape[1]

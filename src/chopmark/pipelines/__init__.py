@@ -1,7 +1,8 @@
 """Pipelines: the steps that turn a log into a model, each repeatable from the command line.
 
 In come a data folder and an application; out come training tables, artifacts and reports.
-`folder` is what an installation keeps, `training` the way to a model, `demo` the whole loop.
+`folder` is what an installation keeps, `training` the way to a model, `sequences` to one that
+reads histories, `why` says what moved one score, `demo` is the whole loop.
 Serves rows A2, A18, E15, I1, I14 of the requirements.
 """
 

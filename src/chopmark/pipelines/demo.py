@@ -21,6 +21,7 @@ from chopmark.events.log import EventLog
 from chopmark.events.personal import Vault
 from chopmark.features import training_table
 from chopmark.features.columns import known_instant
+from chopmark.features.eventlists import as_served
 from chopmark.models.metrics import fraud_rate, summary
 from chopmark.pipelines.exchange import LABEL
 from chopmark.times import DAY
@@ -173,6 +174,8 @@ def _compare_with_training(
     differing = 0
     for place, output in enumerate(catalog.outputs):
         trained = table[output.name].to_list()
+        if output.kind == "sequence":
+            trained = [as_served(value) for value in trained]
         given = [decision.values[place] for decision in decisions]
         differing += sum(a != b for a, b in zip(given, trained, strict=True))
     return differing, len(decisions) * len(catalog.outputs)

@@ -26,6 +26,7 @@ from chopmark.features import (
     Label,
     LabelRate,
     Lookup,
+    Sequence,
     Similarity,
     aggregates,
     share,
@@ -37,15 +38,41 @@ EXCHANGE = Schema(*SCHEMA.types.values(), Decision, *ORDERS)
 SEEN = ("signup", "login", "purchase", "payment_method_added")
 """Event types that show a user on a device and at an address of the network."""
 
+HISTORY = Sequence(
+    (
+        "signup",
+        "phone_verified",
+        "id_verified",
+        "payment_method_added",
+        "login",
+        "page_view",
+        "price_alert",
+        "notification_sent",
+        "notification_opened",
+        "purchase",
+        "sale",
+        "withdrawal",
+        "sim_changed",
+        "password_reset",
+    ),
+    fields=("page", "asset", "rail", "amount_usd"),
+    last=64,
+    window="90d",
+    name="history",
+)
+"""What a user did, in order and in time: not what was learned or decided about them later, and
+no field that names a person or a thing. A record holds all 64 events, so there are not more."""
+
 
 def features() -> list[Feature]:
-    """All features of the exchange: about the event, the user, what they share, and names."""
+    """All features: about the event, the user, what they share, names, decisions, the history."""
     return [
         *_of_the_event(),
         *_of_the_user(),
         *_of_what_users_share(),
         *_of_identity(),
         *_of_decisions(),
+        HISTORY,
     ]
 
 

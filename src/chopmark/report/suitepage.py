@@ -140,7 +140,7 @@ def _headline(name: str, comparison: Comparison | None, own: pl.DataFrame) -> st
         )
     worse = len(comparison.regressions)
     if worse:
-        return f"{name} is worse than {comparison.baseline} in {worse} places."
+        return f"{name} is worse than {comparison.baseline} in {_counted(worse, 'place')}."
     return f"{name}: {mean}; nowhere shown to be worse than {comparison.baseline}."
 
 
@@ -196,7 +196,7 @@ def _compared(comparison: Comparison) -> Iterable[str]:
     yield f"<h2>Against {escape(comparison.baseline)}</h2>"
     worse = comparison.regressions
     if worse:
-        count = _marked(f"{len(worse)} regressions", "bad")
+        count = _marked(_counted(len(worse), "regression"), "bad")
         yield f"<p>{count}: ROC-AUC fell, and not by chance.</p>"
         yield _gains(worse)
     else:
@@ -209,7 +209,7 @@ def _compared(comparison: Comparison) -> Iterable[str]:
     yield _gains(comparison.overall)
     better = [gain for gain in comparison.tasks if gain.verdict == "better"]
     if better:
-        yield f"<details><summary>{len(better)} places where it is better</summary>"
+        yield f"<details><summary>{_counted(len(better), 'place')} where it is better</summary>"
         yield _gains(sorted(better, key=lambda gain: -gain.gain.value)) + "</details>"
 
 
@@ -389,6 +389,10 @@ def _marked(text: str, look: str) -> str:
 def _budgets(own: pl.DataFrame) -> list[str]:
     found = own["budget"].unique().to_list()
     return sorted(found, key=lambda budget: float("inf") if budget == "all" else float(budget))
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _points(value: float) -> str:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from chopmark.histories.tokenizer import Tokenizer
 from chopmark.models.towers import MOST
 from chopmark.sequence.inputs import Inputs
-from chopmark.sequence.recurrent import linear
+from chopmark.sequence.products import Linear
 from chopmark.sequence.shape import Shape, encoder_of
 
 _LEAST_SPREAD = 1e-3
@@ -55,9 +55,9 @@ class Head(Module):  # type: ignore[misc]
         self, embedding: int, outputs: int, generator: torch.Generator, *, hidden: int = 64
     ) -> None:
         super().__init__()
-        self.line = linear(embedding, outputs, generator)
-        self.inner = linear(embedding, hidden, generator)
-        self.outer = linear(hidden, outputs, generator)
+        self.line = Linear(embedding, outputs, generator)
+        self.inner = Linear(embedding, hidden, generator)
+        self.outer = Linear(hidden, outputs, generator)
         with torch.no_grad():
             # What is not linear begins at nothing.
             self.line.weight.mul_(0.1)

@@ -5,8 +5,10 @@
 
 Each channel of the state fades by the clock, with a lifetime of its own that is learned: from
 a minute to years. With open gates such a sum *is* a windowed count or amount, and sum over weight a
-windowed mean: the hand-made features that are so hard to beat. Gates let the network forget and
-choose. What is read at the end are sums and averages of all layers. Sums fade on from the last
+windowed mean: the hand-made features that are so hard to beat. In half of the channels what is
+let in replaces what was kept (the state before is also taken ``1 - sigmoid(let_t)`` times), so
+that they hold the last value of its kind and how long ago it was. Gates let the network forget
+and choose. What is read at the end are sums and averages of all layers. Sums fade on from the last
 event to now, so it is a function of history and of now (row G32).
 
 The recurrence is linear, so all products are over all events at once and only one elementwise
@@ -25,12 +27,13 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module, ModuleList, Parameter
+from torch.nn import Module, ModuleList, Parameter
 from torch.nn import functional as F
 
 from chopmark.models.layout import Layout
 from chopmark.models.towers import LEAST
 from chopmark.sequence.inputs import Events, Inputs, left_out, pooled, squash
+from chopmark.sequence.products import Linear
 from chopmark.sequence.scan import scan
 
 
@@ -93,15 +96,18 @@ class Fading(Module):  # type: ignore[misc]
         self, width: int, lifetimes: tuple[float, float], generator: torch.Generator
     ) -> None:
         super().__init__()
+        half = (width + 1) // 2
         self.scale_D = Parameter(torch.ones(width))
-        self.inner = linear(width, 4 * width, generator)
-        self.outer = linear(width, width, generator)
+        self.inner = Linear(width, 4 * width, generator)
+        self.outer = Linear(width, width, generator)
         with torch.no_grad():
             # Keep by default; each channel lets some kinds of event in and others not.
             self.inner.bias[width : 2 * width] = 5.0
             self.inner.weight[2 * width : 3 * width] *= 3.0
-        spread = torch.linspace(math.log(lifetimes[0]), math.log(lifetimes[1]), width)
-        self.log_rates_D = Parameter(-spread)
+        # All lifetimes in the first half of the channels, and all again in the second.
+        places = (torch.arange(width) % half) / max(half - 1, 1)
+        spread = math.log(lifetimes[1] / lifetimes[0])
+        self.log_rates_D = Parameter(-math.log(lifetimes[0]) - spread * places)
 
     @property
     def rates_D(self) -> Tensor:
@@ -115,15 +121,9 @@ class Fading(Module):  # type: ignore[misc]
         v_ND, keep_ND, let_ND, open_ND = self.inner(z_ND).chunk(4, dim=1)
         a_ND = torch.sigmoid(keep_ND) * torch.exp(-inputs.gap_N1 * self.rates_D)
         let_ND = torch.sigmoid(let_ND)
+        # In the second half of the channels what is let in takes the place of what was there.
+        half = x_ND.shape[1] // 2
+        a_ND = torch.cat([a_ND[:, :half], a_ND[:, half:] * (1.0 - let_ND[:, half:])], dim=1)
         sum_ND = scan(a_ND, let_ND * v_ND, inputs.offsets)
         weight_ND = scan(a_ND, let_ND, inputs.offsets)
         return self.outer(squash(sum_ND) * F.silu(open_ND)), sum_ND, weight_ND
-
-
-def linear(fan_in: int, fan_out: int, generator: torch.Generator) -> Linear:
-    """A linear layer of unit gain, drawn from a generator."""
-    linear = Linear(fan_in, fan_out)
-    with torch.no_grad():
-        linear.weight.normal_(0.0, fan_in**-0.5, generator=generator)
-        linear.bias.zero_()
-    return linear

@@ -53,7 +53,7 @@ class Shape:
 
     kind: Kind = "recurrent"
     width: int = 128
-    depth: int = 2
+    depth: int = 1
     heads: int = 8
     length: int = 1024
     dropout: float = 0.1

@@ -12,6 +12,7 @@ out-of-distribution", 2022.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -162,21 +163,36 @@ def embeddings(
     budget: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """(m, R) embeddings of pieces, in batches of so many events."""
+    """(m, R) embeddings of pieces, in batches of so many events.
+
+    On a CPU as many batches at a time as torch has threads, each by one of them: products of
+    this size gain little from more.
+    """
     device = next(tower.parameters()).device
     reader = tokenizer.reader(pieces.histories)
     found = np.zeros((len(pieces), tower.embedding), np.float32)
     was_training = tower.training
     tower.eval()
-    alike = tower.shape.kind != "recurrent"
-    with torch.inference_mode():
-        for rows in batches(pieces.lengths, budget=budget, alike=alike):
+
+    def embed(rows: NDArray[np.int64]) -> int:
+        with torch.inference_mode():
             inputs = Inputs.of(reader.batch(pieces[rows]), tower.layout, device)
             found[rows] = tower(inputs)[1].cpu().numpy()
+        return len(rows)
+
+    alike = tower.shape.kind != "recurrent"
+    parts = batches(pieces.lengths, budget=budget, alike=alike)
+    num_threads = torch.get_num_threads() if device.type == "cpu" else 1
+    with ThreadPoolExecutor(num_threads, initializer=_one_thread) as pool:
+        for count in pool.map(embed, parts) if num_threads > 1 else map(embed, parts):
             if on_progress is not None:
-                on_progress(len(rows))
+                on_progress(count)
     tower.train(was_training)
     return found
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # of this thread's own products
 
 
 def _parts(

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from chopmark.models.layout import Layout
 from chopmark.sequence.inputs import Events, Inputs, left_out, pooled
-from chopmark.sequence.recurrent import linear
+from chopmark.sequence.products import Linear
 
 
 class Transformer(Module):  # type: ignore[misc]
@@ -135,10 +135,10 @@ class Attending(Module):  # type: ignore[misc]
     def __init__(self, width: int, heads: int, *, plain: bool, generator: torch.Generator) -> None:
         super().__init__()
         self.heads, self.plain = heads, plain
-        self.qkv = linear(width, 3 * width, generator)
-        self.mix = linear(width, width, generator)
-        self.inner = linear(width, 4 * width, generator)
-        self.outer = linear(4 * width, width, generator)
+        self.qkv = Linear(width, 3 * width, generator)
+        self.mix = Linear(width, width, generator)
+        self.inner = Linear(width, 4 * width, generator)
+        self.outer = Linear(4 * width, width, generator)
         self.scales_2D = Parameter(torch.ones(2, width))
         self.shifts_2D = Parameter(torch.zeros(2, width)) if plain else None
 

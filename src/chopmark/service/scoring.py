@@ -12,6 +12,12 @@ A model of several classes answers with the likeliest class and a probability of
                                                 "probabilities": {"low": 0.7, "mid": 0.2, ...}}
     POST /v1/score?explain=1   the same, with the reasons of the likeliest class; &of=mid
 
+A model that reads a history takes it as a list of events, oldest first, as the feature gives it:
+
+    POST /v1/score             {"history": [{"type": "login", "age": 5000000, "page": "home"}], ...}
+
+``age`` is in whole microseconds before now. What is no event counts as one that says nothing.
+
 A column that a row lacks is a missing value, and the answer says so (``missing``); a key that
 the model does not read changes nothing, and the answer says so too (``ignored``). For events
 that are to be remembered and decided about, serve an engine (`chopmark.service.app`).
@@ -37,7 +43,7 @@ from numpy.typing import NDArray
 from chopmark.models import ClassScorer, Value
 from chopmark.models.blended import TableScorer
 from chopmark.models.classes import Label
-from chopmark.models.families import load_any, readings_of
+from chopmark.models.families import lists_of, load_any, readings_of
 from chopmark.service.answers import Receive, Refusal, Scope, Send, answer, refusal_of
 from chopmark.service.app import check_head
 from chopmark.service.bodies import read_body
@@ -59,6 +65,8 @@ logger = logging.getLogger(__name__)
 MAX_ROWS = 10_000
 MAX_EXPLAINED_ROWS = 1_000
 """An explanation takes some hundred times as long as a score."""
+LIST_COST = 16
+"""A network reads a list of events in about so many times as other models score a row."""
 USUAL_REASONS = 5
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -151,6 +159,7 @@ class ScoringService:
         }
         self._keys = keys
         self._known = frozenset(scorer.reads)
+        self._lists = lists_of(scorer)
         self._is_number = not getattr(scorer, "is_probability", True)
         self._model = _encode(describe(scorer))
 
@@ -215,7 +224,8 @@ class ScoringService:
             )
         scores = []
         # Several classes are as many scores.
-        step = max(1, (8 if top else 256) // max(1, len(self._classes)))
+        cost = max(1, len(self._classes)) * (LIST_COST if self._lists else 1)
+        step = max(1, (8 if top else 256) // cost)
         for position, row in enumerate(rows):
             if position % step == min(7, step - 1):
                 await asyncio.sleep(0)  # lets short requests pass a long one
@@ -229,7 +239,7 @@ class ScoringService:
 
         Parameters
         ----------
-        row : dict of str to text, number, boolean or None
+        row : dict of str to text, number, boolean or None; a list where the column is one
         top : int
             Number of reasons; 0 asks for no explanation.
         of : text or number, optional
@@ -247,10 +257,12 @@ class ScoringService:
         reads, known = self.scorer.reads, self._known
         values = [row.get(name) for name in reads]
         for name, value in zip(reads, values, strict=True):
-            if not isinstance(value, _PLAIN):
-                raise _no_row(
-                    f"text, a number, true, false or null, got {_kind(value)}", f"{place}.{name}"
-                )
+            if isinstance(value, _PLAIN) or (isinstance(value, list) and name in self._lists):
+                continue
+            expected = (
+                "a list of events" if name in self._lists else "text, a number, true, false or null"
+            )
+            raise _no_row(f"{expected}, got {_kind(value)}", f"{place}.{name}")
         missing = tuple(name for name in reads if name not in row)
         ignored = tuple(name for name in row if name not in known)
         if isinstance(self.scorer, ClassScorer):
@@ -281,7 +293,7 @@ def describe(scorer: TableScorer | ClassScorer) -> dict[str, Any]:
         "task": training.get("task", "binary"),
         "classes": training.get("classes", []),
         "reads": scorer.reads,
-        "kinds": kinds,
+        "kinds": {**kinds, **dict.fromkeys(sorted(lists_of(scorer)), "sequence")},
         "dropped": {column.name: column.reason for column in dropped},
         "num_rows": training.get("num_rows"),
         "metrics": training.get("held_out", {}),

@@ -1,0 +1,267 @@
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chopmark.errors import DeclarationError, InvalidInput
+from chopmark.foundation.usermodel import UserModel
+from chopmark.foundation.uses import (
+    BLEND,
+    FIGURES,
+    METHODS,
+    Training,
+    Views,
+    _best,
+    _mixed,
+    blended,
+    choose,
+    gained,
+    judged,
+    newest,
+)
+from chopmark.histories import Histories
+from chopmark.models import metrics
+from chopmark.sequence.shape import Shape
+from chopmark.sequence.training import Pace
+
+QUICK = Training(fine=Pace(steps=24, rate=3e-4), scratch=Pace(steps=24, rate=1e-3), epochs=2.0)
+USERS = 160
+DAY = 86_400_000_000
+
+
+def made(num_users=USERS, seed=0):
+    """Users of two kinds, one of which sells more; and how many events they have."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, 30, num_users)
+    kind = (rng.random(num_users) < 0.4).astype(np.int64)
+    owner = np.repeat(np.arange(num_users), lengths)
+    sells = rng.random(len(owner)) < np.where(kind[owner] == 1, 0.6, 0.25)
+    frame = pl.DataFrame(
+        {
+            "user": owner,
+            "happened_at": rng.integers(0, 30 * DAY, len(owner)),
+            "type": np.where(sells, "sell", rng.choice(["buy", "view"], len(owner))).tolist(),
+        }
+    )
+    return Histories.from_frame(frame), kind, lengths
+
+
+@pytest.fixture(scope="module")
+def space():
+    histories, kind, lengths = made()
+    shape = Shape(width=8, depth=1, length=16)
+    model = UserModel(shape=shape, pace=Pace(steps=20, rate=3e-3), budget=1_024).fit(histories)
+    return model, histories.every(31 * DAY), kind, lengths
+
+
+@pytest.fixture(scope="module")
+def valid():
+    return np.arange(0, USERS, 4)
+
+
+@pytest.fixture(scope="module")
+def uses(space, valid):
+    model, pieces, y, _ = space
+    told = []
+    found = choose(model, pieces, y, valid=valid, training=QUICK,
+                   on_progress=lambda *now: told.append(now))  # fmt: skip
+    assert [name for name, _, _ in told] == [*METHODS, ""]
+    return found
+
+
+def test_every_use_is_fitted_and_scores(uses, space):
+    _, pieces, _, _ = space
+    assert set(METHODS) <= set(uses.figures)
+    views = uses.views(pieces)
+    for method in uses.figures:
+        scores = uses.score(views, method=method)
+        assert scores.shape == (USERS,)
+        assert ((scores >= 0) & (scores <= 1)).all()
+        assert uses.score(pieces[:0], method=method).shape == (0,)
+
+
+def test_the_figures_are_those_of_the_scores_on_validation_rows(uses, space, valid):
+    _, pieces, y, _ = space
+    for method, told in uses.figures.items():
+        scores = uses.score(pieces[valid], method=method)
+        own = metrics.summary(y[valid].astype(float), scores)
+        assert {name: told[name] for name in FIGURES} == pytest.approx(
+            {name: own[name] for name in FIGURES}, abs=1e-4
+        )
+
+
+def test_the_chosen_one_is_the_best_on_validation_rows(uses, space):
+    _, pieces, _, _ = space
+    areas = {name: told["roc_auc"] for name, told in uses.figures.items() if name != BLEND}
+    assert areas[uses.best] >= max(areas.values()) - 1e-3
+    assert np.array_equal(uses.score(pieces), uses.score(pieces, method=uses.chosen))
+    table = uses.table()
+    assert table.filter("chosen")["use"].to_list() == [uses.chosen]
+    assert table["roc_auc"].is_sorted(descending=True)
+
+
+def test_uses_find_what_is_there_to_find(space):
+    model, pieces, y, _ = space
+    later, truth, _ = made(600, seed=9)
+    found = choose(model, pieces, y, methods=("centroids", "probe", "trees", "aggregates"))
+    for method in found.figures:
+        scores = found.score(later.every(31 * DAY), method=method)
+        assert metrics.roc_auc(truth, scores) > 0.75, method
+
+
+def test_labels_of_validation_rows_are_not_learned(space, valid):
+    model, pieces, y, _ = space
+    turned = y.copy()
+    turned[valid] = 1 - turned[valid]
+    methods = ("positives only", "centroids", "probe")
+    one = choose(model, pieces, y, valid=valid, methods=methods)
+    two = choose(model, pieces, turned, valid=valid, methods=methods)
+    for method in methods:
+        first, second = (uses.score(pieces, method=method) for uses in (one, two))
+        assert np.array_equal(first, second)
+        old, new = one.figures[method]["roc_auc"], two.figures[method]["roc_auc"]
+        assert old + new == pytest.approx(1.0)
+
+
+def test_several_classes_have_a_probability_each(space):
+    model, pieces, kind, lengths = space
+    y = kind + 2 * (lengths > 15)
+    found = choose(model, pieces, y, training=QUICK)
+    for method in found.figures:
+        chances = found.score(pieces, method=method)
+        assert chances.shape == (USERS, 4)
+        assert np.allclose(chances.sum(axis=1), 1.0)
+    assert metrics.class_summary(y, found.score(pieces, method="aggregates"))["accuracy"] > 0.7
+
+
+def test_a_class_that_only_validation_rows_have_stops_nothing(space):
+    model, pieces, kind, _ = space
+    y = kind.copy()
+    y[:2] = 2
+    found = choose(model, pieces, y, valid=np.arange(50), training=QUICK)
+    for method in METHODS:
+        assert found.score(pieces[:9], method=method)[:, 2].max() < 0.2
+
+
+def test_features_stand_beside_the_aggregates(space):
+    model, pieces, _, _ = space
+    rng = np.random.default_rng(3)
+    y = rng.integers(2, size=USERS)
+    features = np.column_stack([y + 0.1 * rng.normal(size=USERS), np.full(USERS, np.nan)])
+    methods = ("trees", "aggregates", "trees and aggregates")
+    found = choose(model, pieces, y, methods=methods, features=features, aggregates=False)
+    assert found.figures["aggregates"]["roc_auc"] > 0.95
+    assert found.figures["trees"]["roc_auc"] < 0.8
+    scores = found.score(pieces[:5], features=features[:5], method="aggregates")
+    assert np.array_equal(scores > 0.5, y[:5] == 1)
+    without = choose(model, pieces, y, methods=("trees", "aggregates"), aggregates=False)
+    assert set(without.figures) == {"trees"}
+
+
+def test_a_network_reads_the_newest_events_and_aggregates_read_all(space):
+    model, pieces, _, lengths = space
+    cut = newest(pieces, model.shape.length)
+    assert np.array_equal(cut.lengths, np.minimum(lengths, 16))
+    assert np.array_equal(cut.ends, pieces.ends)
+    views = Views.of(model, pieces)
+    assert np.array_equal(views.embedding, model.embed(cut))
+    assert views.columns.shape == (USERS, 0)
+
+
+def together(y, chances):
+    return _mixed("probe", chances, y)
+
+
+def both(scores):
+    return np.column_stack([1 - scores, scores])
+
+
+def noisy(y, rng):
+    return both(1 / (1 + np.exp(-(1.5 * (2 * y - 1) + rng.normal(scale=3.0, size=len(y))))))
+
+
+def test_a_blend_is_made_of_what_knows_different_things_and_not_of_copies():
+    rng = np.random.default_rng(4)
+    y = rng.integers(2, size=600)
+    one, two = noisy(y, rng), noisy(y, rng)
+    assert together(y, {"probe": one, "aggregates": two}) == ("probe", "aggregates")
+    assert together(y, {"probe": one, "aggregates": one}) == ("probe",)
+    assert together(y, {"probe": one, "aggregates": both(rng.random(600))}) == ("probe",)
+
+
+def test_a_blend_averages_log_odds():
+    rng = np.random.default_rng(5)
+    a, b = rng.uniform(0.01, 0.99, (2, 50))
+    odds = (np.log(a / (1 - a)) + np.log(b / (1 - b))) / 2
+    assert np.allclose(blended([both(a), both(b)])[:, 1], 1 / (1 + np.exp(-odds)))
+
+
+def figures(**areas):
+    return {name.replace("_", " "): {"roc_auc": area, "log_loss": loss}
+            for name, (area, loss) in areas.items()}  # fmt: skip
+
+
+def test_of_two_that_are_as_good_the_simpler_is_chosen():
+    assert _best(figures(trees=(0.8, 0.3), probe=(0.7995, 0.31))) == "probe"
+    assert _best(figures(trees=(0.8, 0.3), probe=(0.79, 0.3))) == "trees"
+    # Both rank ten rows without fault; one of them knows why.
+    assert _best(figures(trees=(1.0, 0.1), probe=(1.0, 0.6))) == "trees"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_gain_is_the_difference_of_areas(seed):
+    rng = np.random.default_rng(seed)
+    y = np.concatenate([[0, 1], rng.integers(2, size=40)])
+    one, two = np.round(rng.random((2, 42)), 1)  # with ties
+    gain, _ = gained(y, both(one), both(two))
+    assert gain == pytest.approx(metrics.roc_auc(y, one) - metrics.roc_auc(y, two))
+    codes = np.concatenate([[0, 1, 2], rng.integers(3, size=39)])
+    p, q = rng.dirichlet(np.ones(3), (2, 42))
+    gain, _ = gained(codes, p, q)
+    areas = [metrics.class_summary(codes, chances)["roc_auc"] for chances in (p, q)]
+    assert gain == pytest.approx(areas[0] - areas[1])
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_the_error_of_a_gain_is_that_of_a_bootstrap(num_classes):
+    rng = np.random.default_rng(6)
+    y = rng.integers(num_classes, size=500)
+    p = rng.dirichlet(np.ones(num_classes), 500) + 0.4 * np.eye(num_classes)[y]
+    q = p + 0.2 * rng.random(p.shape)
+    p, q = (x / x.sum(axis=1, keepdims=True) for x in (p, q))
+    drawn = []
+    for _ in range(300):
+        rows = np.concatenate([rng.choice(np.flatnonzero(y == c), (y == c).sum())
+                               for c in range(num_classes)])  # fmt: skip
+        drawn.append(judged(y[rows], p[rows])["roc_auc"] - judged(y[rows], q[rows])["roc_auc"])
+    assert gained(y, p, q)[1] == pytest.approx(np.std(drawn), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "error", "words"),
+    [
+        (np.zeros(USERS), {}, InvalidInput, "two classes"),
+        (np.zeros(3), {}, InvalidInput, "one label for each of 160"),
+        (np.full(USERS, 0.5), {}, InvalidInput, "codes 0 to C - 1"),
+        (np.full(USERS, np.nan), {}, InvalidInput, "codes 0 to C - 1"),
+        (np.arange(USERS) % 2, {"valid": [999]}, InvalidInput, "row numbers"),
+        (np.arange(USERS) % 2, {"valid": [0, 2]}, InvalidInput, "to judge by"),
+        (np.arange(USERS) % 2, {"methods": ["tree"]}, DeclarationError, "did you mean"),
+        (np.arange(USERS) % 2, {"methods": []}, DeclarationError, "got none"),
+        (np.arange(USERS) % 2, {"features": [1.0]}, InvalidInput, "features of shape"),
+    ],
+)
+def test_what_cannot_be_is_said(space, y, options, error, words):
+    model, pieces, _, _ = space
+    with pytest.raises(error, match=words):
+        choose(model, pieces, y, **{"methods": ("centroids",), **options})
+
+
+def test_an_unknown_use_and_an_unfitted_model_are_said(uses, space):
+    _, pieces, y, _ = space
+    with pytest.raises(InvalidInput, match="did you mean"):
+        uses.score(pieces, method="prob")
+    with pytest.raises(InvalidInput, match="not fitted"):
+        choose(UserModel(), pieces, y)

@@ -156,7 +156,10 @@ def grow(path: Path, table: pl.DataFrame, application: Application) -> ArtifactS
     artifact = model.scorer.artifact
     Artifact(
         family=FAMILY,
-        header={name: artifact.header[name] for name in ("encoder", "feature_hashes", "link", "training")},
+        header={
+            name: artifact.header[name]
+            for name in ("encoder", "feature_hashes", "link", "training")
+        },
         arrays={
             "calibration": artifact.arrays["calibration"],
             **{f"trees.{name}": array for name, array in trees.to_arrays().items()},

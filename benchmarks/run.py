@@ -43,6 +43,8 @@ SCRIPTS = {
     "damping": Script("damping.py", "limit changes and reversals of damped scores"),
     "readouts": Script("readouts.py", "fraud rates read early, beside what came in the end"),
     "audit": Script("audit.py", "the chain of hashes: append and verify"),
+    "histories": Script("histories.py", "histories, time features and aggregates; memory"),
+    "targeting": Script("targeting.py", "a campaign for a new asset, beside a heuristic"),
     "simulator": Script("simulator.py", "the simulated exchange"),
 }
 

@@ -30,9 +30,7 @@ from chopmark.pipelines.sequences import (
     needed_sequence,
     sequence_of,
 )
-from chopmark.pipelines.training import usual
 from chopmark.pipelines.why import riskiest, why
-from chopmark.tabular import EasyML
 
 TINY = demo.Scale(num_users=150, days=190, live_days=30, fraud_scale=8.0)
 SMALL = SequenceBlend(width=8, epochs=1.0, steps=4)
@@ -271,9 +269,8 @@ def test_no_user_model_sees_what_was_known_after_the_first_row_held_out(app, fol
     assert last - 86_400_000_000 < seen[2] <= last
 
 
-def test_without_torch_easyml_is_trained_and_a_blend_says_what_it_needs(app, folder, monkeypatch):
+def test_without_torch_a_blend_says_what_it_needs(app, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert isinstance(usual(app), EasyML)
     with (
         folder.open_log(app, read_only=True) as log,
         pytest.raises(MissingExtra, match=r"pip install 'chopmark\[deep\]'"),
@@ -282,11 +279,9 @@ def test_without_torch_easyml_is_trained_and_a_blend_says_what_it_needs(app, fol
     assert "pip install 'chopmark[deep]'" in commands.LEFT_OUT
 
 
-def test_with_torch_the_usual_model_reads_the_sequence_if_there_is_one(app):
-    assert isinstance(usual(app, seed=3), SequenceBlend)
+def test_a_blend_needs_a_sequence(app):
     features = [one for one in app.catalog.features if not isinstance(one, Sequence)]
     deaf = Application(Catalog(EXCHANGE, *features), POLICY)
-    assert isinstance(usual(deaf), EasyML)
     with pytest.raises(FeatureError, match="expected a `Sequence` of users"):
         needed_sequence(deaf)
     with pytest.raises(FeatureError, match="declare one, or train EasyML alone"):

@@ -5,11 +5,10 @@ from typing import Literal
 
 from chopmark.cli.application import load_application
 from chopmark.cli.show import console, metrics_table, number, progress, table
-from chopmark.engine import Application
 from chopmark.errors import InvalidInput
 from chopmark.pipelines.folder import DataFolder
-from chopmark.pipelines.sequences import SequenceBlend, has_torch, sequence_of
-from chopmark.pipelines.training import Trained, usual
+from chopmark.pipelines.sequences import SequenceBlend
+from chopmark.pipelines.training import Trained
 from chopmark.pipelines.training import train as train_model
 from chopmark.tabular import EasyML
 
@@ -23,7 +22,7 @@ def train(
     data: Path,
     *,
     app: str | None = None,
-    model: Literal["auto", "blend", "easyml", "trees", "linear"] = "auto",
+    model: Literal["easyml", "blend", "trees", "linear"] = "easyml",
     rows: tuple[str, ...] = (),
     seed: int = 0,
 ) -> None:
@@ -36,9 +35,9 @@ def train(
     app
         Python file with `application` and `label`; the simulated exchange by default.
     model
-        What to train. blend: EasyML, Seq2Win on what users did, and an embedding of it; needs a
-        `Sequence` among the features, and torch. easyml: single values alone, trees and a linear
-        model blended; or one of these two. auto is blend where that is possible, else easyml.
+        What to train. easyml: single values alone, trees and a linear model blended; or one of
+        these two. blend: EasyML, Seq2Win on what users did, and an embedding of it; needs a
+        `Sequence` among the features, and torch: look at the figures of its parts.
     rows
         Event types to learn from; those that the policy gates by default.
     seed
@@ -48,7 +47,7 @@ def train(
     if not data.is_dir():
         raise InvalidInput(f"expected a data folder with a log at {data}, got none; ingest first")
     folder = DataFolder(data)
-    learner = _learner(application, model, seed)
+    learner = _learner(model, seed)
     with folder.open_log(application, read_only=True) as log:
         with progress("replay the log and train", len(log)) as done:
             trained = train_model(
@@ -83,11 +82,7 @@ def blend_table(trained: Trained) -> None:
 _FIGURES = ("log_loss", "roc_auc", "pr_auc")
 
 
-def _learner(application: Application, model: str, seed: int) -> EasyML | SequenceBlend:
+def _learner(model: str, seed: int) -> EasyML | SequenceBlend:
     if model == "blend":
         return SequenceBlend(seed=seed)
-    if model != "auto":
-        return EasyML(seed=seed) if model == "easyml" else EasyML(model=model, seed=seed)  # type: ignore[arg-type]
-    if sequence_of(application) is not None and not has_torch():
-        console.print(f"  {LEFT_OUT}", highlight=False, markup=False, soft_wrap=True)
-    return usual(application, seed=seed)
+    return EasyML(seed=seed) if model == "easyml" else EasyML(model=model, seed=seed)  # type: ignore[arg-type]

@@ -16,9 +16,7 @@ from chopmark.pipelines.sequences import (
     Diary,
     SequenceBlend,
     check_torch,
-    has_torch,
     needed_sequence,
-    sequence_of,
 )
 from chopmark.tabular import EasyML
 from chopmark.times import Instant
@@ -55,17 +53,6 @@ class Trained:
     table_seconds: float
     fit_seconds: float
     parts: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-
-
-def usual(application: Application, *, seed: int = 0) -> EasyML | SequenceBlend:
-    """What to train where nobody chose.
-
-    A blend that reads histories, if the application has a sequence and torch is installed; else
-    EasyML alone.
-    """
-    if has_torch() and sequence_of(application) is not None:
-        return SequenceBlend(seed=seed)
-    return EasyML(seed=seed)
 
 
 def train(

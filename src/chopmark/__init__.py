@@ -41,8 +41,12 @@ if TYPE_CHECKING:
     from chopmark.features import aggregates as aggregates
     from chopmark.features import share as share
     from chopmark.features import training_table as training_table
+    from chopmark.foundation import SmartTargeting as SmartTargeting
+    from chopmark.foundation import UserModel as UserModel
+    from chopmark.histories import Histories as Histories
     from chopmark.models import load_scorer as load_scorer
     from chopmark.report import write_report as write_report
+    from chopmark.sequence import Seq2Win as Seq2Win
     from chopmark.tabular import EasyML as EasyML
     from chopmark.tabular import Query as Query
 
@@ -55,7 +59,10 @@ _HOMES = {
         "Aggregate", "Catalog", "Derived", "Label", "LabelRate", "Lookup", "Sequence",
         "Similarity", "aggregates", "share", "training_table",
     ),
+    "chopmark.foundation": ("SmartTargeting", "UserModel"),
+    "chopmark.histories": ("Histories",),
     "chopmark.models": ("load_scorer",),
+    "chopmark.sequence": ("Seq2Win",),
     "chopmark.tabular": ("EasyML", "Query"),
     "chopmark.blend": ("EasyBlend",),
     "chopmark.report": ("write_report",),

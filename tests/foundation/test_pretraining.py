@@ -1,5 +1,7 @@
 """Pre-training: which windows and pairs are drawn, and what comes out of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -12,7 +14,8 @@ from chopmark.foundation.embeddings import Embeddings
 from chopmark.foundation.objectives import Masked, balanced
 from chopmark.foundation.usermodel import UserModel
 from chopmark.foundation.windows import two_windows
-from chopmark.histories import Histories
+from chopmark.histories import Histories, Sketch, Tokenizer
+from chopmark.models import artifact as artifacts
 from chopmark.sequence.inputs import Inputs
 from chopmark.sequence.shape import Shape
 from chopmark.sequence.training import Pace
@@ -144,6 +147,65 @@ def test_a_saved_model_embeds_the_same_and_a_damaged_one_is_refused(tmp_path):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ArtifactError):
         UserModel.load(path)
+
+
+def test_equal_weights_are_of_one_space_however_long_they_took():
+    model = fitted()
+    slower = fitted()
+    slower.training = {**model.training, "seconds": 9_999.0, "loss": 0.0}
+    assert slower.space == model.space
+    assert slower.artifact().hash != model.artifact().hash
+    with torch.no_grad():
+        slower.tower.center_R += 1e-3
+    assert slower.space != model.space
+
+
+def test_an_artifact_that_was_packed_again_with_other_contents_is_refused(tmp_path):
+    path = tmp_path / "space.chopmark"
+    model = fitted()
+    model.save(path)
+    whole = artifacts.read(path)
+    center = whole.arrays["center_R"]
+    header = whole.header
+    layout = {**header["layout"], "times": ["gap"]}
+    for changes in (
+        {"arrays": {**whole.arrays, "center_R": np.full_like(center, np.nan)}},
+        {"arrays": {**whole.arrays, "spread_R": np.zeros_like(center)}},
+        {"arrays": {**whole.arrays, "more": center}},
+        {"header": {**header, "layout": layout}},
+        {"header": {**header, "layout": "x"}},
+        {"header": {**header, "shape": "abc"}},
+        {"header": {**header, "shape": {**header["shape"], "width": 32}}},
+        {"header": {**header, "shape": {**header["shape"], "depth": 10**9}}},
+        {"header": {**header, "training": "x"}},
+        {"header": {**header, "tokenizer": []}},
+    ):
+        path.write_bytes(replace(whole, **changes).pack())
+        with pytest.raises(ArtifactError, match=r"space\.chopmark"):
+            UserModel.load(path)
+    path.write_bytes(whole.pack())
+    assert UserModel.load(path).space == model.space
+
+
+def test_a_checkpoint_is_gone_on_from_with_the_same_tokens_and_events_alone(tmp_path):
+    path = tmp_path / "now.safetensors"
+    past = histories()
+
+    def model(**options):
+        return UserModel(shape=SMALL, task="contrast", pace=Pace(steps=200), budget=64, window=4,
+                         **options)  # fmt: skip
+
+    model().fit(past, checkpoint=path)
+    assert path.exists()
+    again = model().fit(past, checkpoint=path)
+    assert again.training["steps"] == 200
+    with pytest.raises(ArtifactError, match="of another training"):
+        model().fit(histories(num_users=50), checkpoint=path)
+    tokens = Tokenizer.fit(Sketch.of(past), hash_buckets=3)
+    with pytest.raises(ArtifactError, match="tokenizer was"):
+        model().fit(past, tokenizer=tokens, checkpoint=path)
+    with pytest.raises(ArtifactError, match="options was"):
+        model(options={"temperature": 0.3}).fit(past, checkpoint=path)
 
 
 def test_a_model_goes_on_over_newer_events_with_a_larger_vocabulary():

@@ -82,6 +82,28 @@ def test_the_embedding_is_that_of_the_user_model(fitted, user_model):
     assert isinstance(fitted.scorer, Scorer)
 
 
+def test_a_table_of_pandas_or_arrow_gives_the_model_of_polars(user_model, fitted):
+    _, table = made(150)
+    for other in (table.to_pandas(), table.to_arrow()):
+        model = StaticEmbedding(user_model, trees()).fit(other, target="bad")
+        assert np.array_equal(model.score(other), fitted.score(table))
+        assert np.array_equal(model.explain(other).values, fitted.explain(table).values)
+    alone = StaticEmbedding(user_model, trees()).fit(table.select("history", "bad"), target="bad")
+    only = table.select("history")
+    assert np.array_equal(alone.score(only.to_pandas()), alone.score(only))
+
+
+def test_the_newest_events_are_those_of_least_age_wherever_they_stand(fitted, user_model):
+    length = user_model.shape.length
+    history = [{"type": ["sell", "buy", "view"][i % 3 if i < 60 else 0], "age": (90 - i) * DAY,
+                "amount_usd": float(i)} for i in range(80)]  # fmt: skip
+    expected = fitted.scorer.embed_row(history[-length:])
+    assert not np.array_equal(expected, fitted.scorer.embed_row(history[:length]))
+    mixed = [history[place] for place in np.random.default_rng(0).permutation(80)]
+    for order in (history, history[::-1], mixed, tuple(mixed), pl.Series(mixed), np.array(mixed)):
+        assert np.array_equal(fitted.scorer.embed_row(order), expected)
+
+
 def test_the_list_column_is_explained_as_one(fitted):
     _, table = made(150)
     assert fitted.reads[0] == "history"

@@ -153,6 +153,53 @@ def test_pre_training_sees_nothing_that_came_after_the_rows_of_train(tmp_path):
     assert "new" not in known
 
 
+def told_of(days_of, labels, tmp_path):
+    """Types of events that a candidate saw in pre-training: `d<user>.<day>`."""
+    instant = pl.Datetime("us", "UTC")
+    day = 86_400_000_000
+    events = pl.DataFrame(
+        [(user, day * at, f"d{user}.{at}") for user, days in days_of.items() for at in days]
+        * 30,  # rare types have no word
+        schema=["user", "happened_at", "type"],
+        orient="row",
+    ).with_columns(pl.col("happened_at").cast(instant))
+    rows = pl.DataFrame(
+        [(user, day * at, 1, task, split) for user, at, task, split in labels],
+        schema=["user", "as_of", "label", "task", "split"],
+        orient="row",
+    ).with_columns(pl.col("as_of").cast(instant))
+    tasks = {
+        str(name): TaskRows(Task(str(name), "label"), part, part["label"].to_numpy(), ("0", "1"))
+        for (name,), part in rows.group_by("task", maintain_order=True)
+    }
+    runner = _Runner(candidate(), "a", tmp_path / "r.jsonl", FEW, (None,), Training(), False)
+    model, _ = runner._fitted(events, tasks, 0)
+    words = json.dumps(model.tokenizer.to_dict())
+    return {f"{user}.{at}" for user, days in days_of.items() for at in days
+            if f'"d{user}.{at}"' in words}  # fmt: skip
+
+
+def test_of_users_who_judge_pre_training_sees_nothing_after_their_first_row(tmp_path):
+    days_of = {user: range(1, 6) for user in (1, 2, 3, 4)}
+    labels = [
+        (1, 4, "one", "train"),
+        (2, 2, "one", "test"), (2, 4, "one", "test"),
+        (3, 3, "one", "valid"),
+        # Who is learned from in one task may be judged by in another.
+        (4, 1, "one", "train"), (4, 1, "two", "test"), (1, 4, "two", "train"),
+    ]  # fmt: skip
+    seen = told_of(days_of, labels, tmp_path)
+    wanted = {1: range(1, 5), 2: (1, 2), 3: (1, 2, 3), 4: (1,)}
+    assert seen == {f"{user}.{at}" for user, days in wanted.items() for at in days}
+
+
+def test_pre_training_for_several_tasks_ends_where_the_first_of_them_does(tmp_path):
+    labels = [(1, 2, "one", "train"), (1, 5, "two", "train"), (2, 6, "one", "test"),
+              (2, 3, "none", "valid")]  # fmt: skip
+    seen = told_of({1: range(1, 6), 2: range(1, 6)}, labels, tmp_path)
+    assert seen == {"1.1", "1.2", "2.1", "2.2"}
+
+
 def test_a_draw_of_one_class_is_left_out(tmp_path):
     data = later_events()
     same = SequenceData("late", data.events, data.labels.with_columns(y=pl.lit(0)), data.tasks)

@@ -264,6 +264,96 @@ def test_a_file_that_is_no_campaign_is_refused(tmp_path):
         campaign.resume(path)
 
 
+def changed(name, value, row=0):
+    return lambda sent: sent.with_columns(
+        pl.when(pl.int_range(pl.len()) == row)
+        .then(pl.lit(value, sent.schema[name]))
+        .otherwise(name)
+        .alias(name)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed("user", None), "a user in column `user`, got None in row 0"),
+        (changed("day", None, 3), "a day in column `day`, got None in row 3"),
+        (changed("as_of", None), "an instant in column `as_of`"),
+        (changed("why", "luck"), "explore or target in column `why`, got luck"),
+        (changed("why", None), "explore or target in column `why`, got None"),
+        (changed("score", 0.5), "none for explore in column `score`, got 0.5"),
+        (changed("score", None, 9), "a finite number for target .*, got None in row 9"),
+        (changed("score", np.nan, 9), "a finite number for target .*, got nan in row 9"),
+        (changed("chance", 0.0), "above 0 for explore in column `chance`, got 0.0"),
+        (changed("chance", np.nan, 9), "a share .* in column `chance`, got nan in row 9"),
+        (changed("chance", None), "a share .* in column `chance`, got None"),
+        (changed("chance", 1.5, 9), "a share .* in column `chance`, got 1.5"),
+        (changed("engaged", 2), "0, 1 or null in column `engaged`, got 2"),
+        (lambda sent: pl.concat([sent, sent[7:8]]), "several to `u.*` on day 1"),
+        (lambda sent: sent.with_columns(user=pl.lit(0.5)), "texts or whole numbers, got Float64"),
+    ],
+)
+def test_a_file_with_values_that_no_campaign_writes_is_refused(tmp_path, change, words):
+    path = tmp_path / "campaign.parquet"
+    campaign = played(SmartTargeting(by_number, budget=5, least_engaged=0), 2)
+    campaign.plan(2, candidates(2))
+    assert campaign.sent["why"][9] == "target"
+    campaign.save(path)
+    resumed = SmartTargeting(by_number, budget=5).resume(path)
+    assert resumed.sent.equals(campaign.sent)
+    change(campaign.sent).write_parquet(path)
+    with pytest.raises(InvalidTable, match=words):
+        resumed.resume(path)
+    assert resumed.sent.equals(campaign.sent)
+
+
+def test_a_campaign_without_a_random_group_is_opened_again(tmp_path):
+    rule = SmartTargeting(by_rule(number), budget=5, explore=0.0, least_engaged=0)
+    rule.plan(0, candidates(0))
+    assert rule.sent["chance"].to_list() == [0.0] * 5
+    rule.save(tmp_path / "campaign.parquet")
+    assert SmartTargeting(by_number, budget=5).resume(tmp_path / "campaign.parquet").sent.height
+
+
+@pytest.mark.parametrize("engaged", [[1], ["u1", None], "u1", b"u1", 5, [("u1",)]])
+def test_answers_that_name_no_users_are_refused(engaged):
+    campaign = SmartTargeting(by_number, budget=200)
+    campaign.plan(0, candidates(0))
+    with pytest.raises(InvalidInput, match="expected users who engaged, as String"):
+        campaign.answer(0, engaged)
+    assert campaign.sent["engaged"].null_count() == 200
+
+
+@pytest.mark.parametrize("engaged", [["1"], [1.5], [2**70]])
+def test_answers_of_another_kind_than_whole_numbers_are_refused(engaged):
+    campaign = SmartTargeting(at_random(), budget=9, least_engaged=0)
+    rows = pl.DataFrame({"user": range(9)}).with_columns(as_of=pl.datetime(2026, 1, 1))
+    campaign.plan(0, rows)
+    with pytest.raises(InvalidInput, match="expected users who engaged, as Int64"):
+        campaign.answer(0, engaged)
+    campaign.answer(0, np.array([3, 4]))
+    assert campaign.sent["engaged"].sum() == 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"budget": 2.5}, {"budget": "5"}, {"budget": True}, {"cap": np.nan}, {"cap_days": 1.0},
+     {"least_engaged": None}, {"explore": "0.1"}, {"explore": np.nan}],
+)  # fmt: skip
+def test_settings_that_are_no_numbers_are_named(bad):
+    with pytest.raises(InvalidInput, match=f"expected {next(iter(bad))}, a"):
+        SmartTargeting(by_number, **{"budget": 5} | bad)
+
+
+@pytest.mark.parametrize("day", [0.5, None, "0"])
+def test_a_day_is_a_whole_number(day):
+    campaign = SmartTargeting(by_number, budget=5)
+    with pytest.raises(InvalidInput, match="expected a day as a whole number"):
+        campaign.plan(day, candidates(0))
+    with pytest.raises(InvalidInput, match="expected a day as a whole number"):
+        campaign.answer(day, [])
+
+
 # On the simulated exchange, with an asset of which nobody has heard
 
 

@@ -13,15 +13,18 @@ from chopmark.foundation.uses import (
     Training,
     Views,
     _best,
+    _groups,
     _mixed,
+    _parted,
     blended,
     choose,
     gained,
     judged,
     newest,
 )
-from chopmark.histories import Histories
+from chopmark.histories import Aggregates, Histories
 from chopmark.models import metrics
+from chopmark.models.splits import stratified
 from chopmark.sequence.shape import Shape
 from chopmark.sequence.training import Pace
 
@@ -159,6 +162,115 @@ def test_features_stand_beside_the_aggregates(space):
     assert set(without.figures) == {"trees"}
 
 
+def often(space, times, each=6):
+    """Several pieces of each user, nearly the same, and a label by lot for each user."""
+    model, pieces, _, _ = space
+    users = np.repeat(np.arange(USERS), each)
+    y = np.random.default_rng(7).integers(2, size=USERS)[users]
+    now = times + np.tile(np.arange(each), USERS)
+    return model, pieces.histories.slices(users, now), users, y
+
+
+def parts(pieces, y, groups=None, share=0.25, seed=0):
+    return _parted(y, share, _groups(groups, pieces), seed)
+
+
+def test_a_users_label_by_lot_is_not_foretold_by_other_rows_of_the_user(space):
+    model, pieces, _, y = often(space, 31 * DAY)
+    methods = ("trees", "aggregates")
+    found = choose(model, pieces, y, methods=methods)
+    assert all(0.25 < found.figures[name]["roc_auc"] < 0.75 for name in methods)
+    # By rows the same columns seem to know it.
+    rows = np.random.default_rng(0).permutation(len(y))[: len(y) // 5]
+    fooled = choose(model, pieces, y, valid=rows, methods=methods)
+    assert all(fooled.figures[name]["roc_auc"] > 0.9 for name in methods)
+
+
+def test_validation_rows_are_all_rows_of_some_users(space):
+    model, pieces, users, y = often(space, 31 * DAY)
+    mixed = np.random.default_rng(8).permutation(len(users))
+    for rows in (pieces, Views.of(model, pieces)):
+        train, held = parts(rows[mixed], y[mixed])
+        assert not set(users[mixed][train]) & set(users[mixed][held])
+        assert len(set(users[mixed][held])) == pytest.approx(USERS / 4, abs=1)
+        assert np.array_equal(np.sort(np.concatenate([train, held])), np.arange(len(y)))
+    # Cut pieces, and pieces before the first event, are still of their user.
+    early = pieces.histories.slices(users, np.repeat(np.arange(6), USERS) * 5 * DAY, last=3)
+    assert (early.lengths == 0).sum() > 2 * 6
+    train, held = parts(early, y)
+    named = early.ends > 0
+    assert not set(users[train][named[train]]) & set(users[held][named[held]])
+
+
+def test_one_row_of_each_user_is_drawn_as_rows_are(space):
+    _, pieces, y, _ = space
+    train, held = parts(pieces, y, seed=3)
+    wanted = stratified(y, test_share=0.25, seed=3)
+    assert np.array_equal(train, wanted.train)
+    assert np.array_equal(held, wanted.test)
+
+
+def test_rows_of_nobody_stand_alone(space):
+    _, pieces, _, _ = space
+    strangers = pieces.histories.slices(np.arange(1_000, 1_100), 31 * DAY)
+    assert len(set(_groups(None, strangers).tolist())) == 100
+    lists = pl.Series("h", [[]] * 50 + [[{"type": "buy", "age": 1}]] * 2 + [[]] * 50)
+    every = Histories.from_lists(lists).every(as_of=0)
+    assert len(set(_groups(None, every).tolist())) == 102
+
+
+def test_the_share_of_a_rare_class_is_kept_in_both_parts(space):
+    _, pieces, users, _ = often(space, 31 * DAY)
+    rng = np.random.default_rng(9)
+    y = np.where(rng.random(len(users)) < 0.02, 2, rng.integers(2, size=len(users)))
+    _, held = parts(pieces, y)
+    rare = len(set(users[y == 2]))
+    assert len(set(users[held][y[held] == 2])) == round(rare / 4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_no_group_is_on_both_sides(data):
+    count = data.draw(st.integers(8, 60))
+    rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    names = rng.integers(2, 12, count)
+    y = rng.integers(data.draw(st.integers(2, 4)), size=count)
+    groups = data.draw(st.sampled_from([names, names.astype(str), pl.Series(names)]))
+    codes = _groups(groups, [None] * count)
+    assert len(set(codes.tolist())) == len(set(names.tolist()))
+    try:
+        train, held = _parted(y, data.draw(st.floats(0.1, 0.9)), codes, 0)
+    except InvalidInput:
+        return
+    assert not set(names[train].tolist()) & set(names[held].tolist())
+    assert len(train) + len(held) == count
+
+
+def test_given_groups_go_before_the_users_of_the_pieces(space):
+    _, pieces, users, y = often(space, 31 * DAY)
+    lists = Histories.from_lists(pieces.to_lists()).every(as_of=0)
+    train, held = parts(lists, y)
+    assert set(users[train]) & set(users[held])
+    train, held = parts(lists, y, groups=users)
+    assert not set(users[train]) & set(users[held])
+
+
+def test_a_use_that_reads_columns_refuses_rows_with_other_columns(space):
+    model, pieces, y, _ = space
+    features = np.random.default_rng(1).random((USERS, 3))
+    methods = ("probe", "aggregates")
+    found = choose(model, pieces, y, methods=methods, features=features)
+    with pytest.raises(InvalidInput, match=r"columns beside the embedding for `aggregates`.*feat"):
+        found.score(pieces, method="aggregates")
+    assert found.score(pieces, method="probe").shape == (USERS,)  # it reads none
+    assert found.score(pieces, method="aggregates", features=features).shape == (USERS,)
+    views = Views.of(model, pieces, aggregates=Aggregates().fit(pieces))
+    found = choose(model, views, y, methods=methods)
+    with pytest.raises(InvalidInput, match=r"got 0; give .*`Views` made as those were"):
+        found.score(pieces, method="aggregates")
+    assert found.score(views[:7], method="aggregates").shape == (7,)
+
+
 def test_a_network_reads_the_newest_events_and_aggregates_read_all(space):
     model, pieces, _, lengths = space
     cut = newest(pieces, model.shape.length)
@@ -251,6 +363,12 @@ def test_the_error_of_a_gain_is_that_of_a_bootstrap(num_classes):
         (np.arange(USERS) % 2, {"methods": ["tree"]}, DeclarationError, "did you mean"),
         (np.arange(USERS) % 2, {"methods": []}, DeclarationError, "got none"),
         (np.arange(USERS) % 2, {"features": [1.0]}, InvalidInput, "features of shape"),
+        (np.arange(USERS) % 2, {"groups": [1, 2]}, InvalidInput, "one group for each of 160"),
+        (np.arange(USERS) % 2, {"groups": 3}, InvalidInput, "one group for each of 160"),
+        (np.arange(USERS) % 2, {"groups": [None] * USERS}, InvalidInput, "got none for some"),
+        (np.arange(USERS) % 2, {"groups": np.full(USERS, np.nan)}, InvalidInput, "got none for"),
+        (np.arange(USERS) % 2, {"groups": np.zeros(USERS)}, InvalidInput, "1 with 160 rows"),
+        (np.arange(USERS) % 2, {"valid": 1.5}, InvalidInput, "between 0 and 1"),
     ],
 )
 def test_what_cannot_be_is_said(space, y, options, error, words):

@@ -68,6 +68,7 @@ def assert_same(one: Histories, other: Histories) -> None:
     assert one.users.dtype == other.users.dtype
     assert one.users.to_list() == other.users.to_list()
     assert one.until == other.until
+    assert one.calendar == other.calendar
     assert one.words == other.words
     assert list(one.categories) == list(other.categories)
     assert list(one.numbers) == list(other.numbers)

@@ -180,6 +180,66 @@ def test_pieces_of_a_list_column_have_no_calendar_whatever_instant_they_are_seen
     assert not batch.since_last.any()
 
 
+def test_a_history_that_ends_at_the_epoch_has_a_calendar():
+    frame = pl.DataFrame(
+        {"user": [1, 1], "happened_at": [-5 * 3_600_000_000, 0], "type": ["visit", "buy"]}
+    )
+    histories = Histories.from_frame(frame)
+    assert histories.until == 0
+    for past in (histories, histories.select([1]), histories.appended(histories)):
+        batch = TOKENIZER.reader(past).batch(past.every())
+        assert batch.hour.tolist() == [19, 0]
+        assert batch.weekday.tolist() == [2, 3]
+
+
+def test_histories_of_list_columns_stay_without_a_calendar_in_all_that_is_made_of_them(tmp_path):
+    lists = Histories.from_lists(HISTORIES.every(as_of=10**14).to_lists())
+    lists.save(tmp_path / "lists")
+    kept = (
+        Histories.open(tmp_path / "lists"),
+        lists.select([3, 4]),
+        lists.appended(lists, after=-(10**13)),
+        dataclasses.replace(lists, until=5),
+    )
+    for histories in kept:
+        batch = TOKENIZER.reader(histories).batch(histories.every())
+        assert batch.num_tokens > 0
+        assert not batch.hour.any()
+        assert not batch.weekday.any()
+    with pytest.raises(InvalidTable, match="one of each; their times do not compare"):
+        lists.appended(HISTORIES, after=0)
+
+
+@pytest.mark.parametrize("code", [-2, 3, 30_000, -30_000])
+def test_a_code_without_a_word_is_an_error_and_never_read_beside_an_array(code):
+    codes = HISTORIES.categories["type"].copy()
+    codes[7] = code
+    broken = dataclasses.replace(HISTORIES, categories=HISTORIES.categories | {"type": codes})
+    with pytest.raises(InvalidTable, match="`type` has codes without words"):
+        TOKENIZER.reader(broken).batch(broken.every())
+    with pytest.raises(InvalidTable, match="`type` has codes without words"):
+        Sketch.of(broken)
+    with pytest.raises(InvalidTable, match="`type` has codes without words"):
+        broken.every().to_lists()
+    for one, two in ((broken, HISTORIES), (HISTORIES, broken)):
+        with pytest.raises(InvalidTable, match="`type` has codes without words"):
+            one.appended(two)
+    # Pieces that do not touch the row are as they were.
+    far = slice(10, 20)
+    same(
+        TOKENIZER.reader(broken).batch(broken.every()[far]),
+        TOKENIZER.reader(HISTORIES).batch(HISTORIES.every()[far]),
+    )
+
+
+def test_times_that_go_backwards_are_an_error():
+    times = HISTORIES.times.copy()
+    times[3] = times[2] - 1
+    broken = dataclasses.replace(HISTORIES, times=times)
+    with pytest.raises(InvalidTable, match="times of a user go backwards"):
+        TOKENIZER.reader(broken).batch(broken.every(as_of=2 * 10**14))
+
+
 def test_shifting_all_times_changes_no_bit_of_what_is_not_calendar():
     shifted = dataclasses.replace(HISTORIES, times=HISTORIES.times + 12_345_678_901)
     one = TOKENIZER.reader(HISTORIES).batch(HISTORIES.every())
@@ -221,8 +281,7 @@ def test_nothing_that_may_stand_in_a_request_raises(values):
     batch = TOKENIZER.batch_of_rows(values)
     assert len(batch) == len(values)
     for value, length in zip(values, batch.lengths.tolist(), strict=True):
-        good = isinstance(value, list) and all(isinstance(event, dict) for event in value)
-        assert length == (len(value) if good else 0)
+        assert length == (len(value) if isinstance(value, list) else 0)
     assert np.all((batch.ids >= 0) & (batch.ids < np.array(TOKENIZER.sizes)))
     for name in ("numbers", "log_gap", "log_same_gap", "log_age", "gap", "since_last"):
         assert np.all(np.isfinite(getattr(batch, name))), name

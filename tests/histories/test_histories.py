@@ -243,3 +243,65 @@ def test_a_frame_without_rows_has_no_users_and_takes_a_tail():
         pl.DataFrame([["ann", 1, "x", "s", 1.0]], schema=SCHEMA, orient="row")
     )
     assert_same(empty.appended(newer), newer)
+
+
+@pytest.mark.parametrize("kind", [pl.Int64, pl.Datetime("us", "UTC"), pl.String])
+def test_when_an_event_was_known_is_no_field_of_it(kind):
+    known = pl.Series("known_at", ["7", "9"]) if kind == pl.String else pl.Series([7, 9]).cast(kind)
+    frame = pl.DataFrame(
+        {"user": ["a", "a"], "happened_at": [1, 2], "known_at": known, "type": ["x", "y"]}
+    )
+    histories = Histories.from_frame(frame)
+    assert list(histories.categories) == ["type"]
+    assert not histories.numbers
+    with pytest.raises(InvalidTable, match="got `known_at`, which is a time"):
+        Histories.from_frame(frame, numbers=["known_at"])
+    with pytest.raises(InvalidTable, match="got `known_at`, which is a time"):
+        Histories.from_frame(frame, categories=["known_at"])
+
+
+def test_late_events_are_in_a_piece_once_they_are_known_where_the_time_is_that():
+    frame = pl.DataFrame(
+        {"user": ["a", "a"], "happened_at": [1, 2], "known_at": [8, 3], "type": ["late", "y"]}
+    )
+    histories = Histories.from_frame(frame, time="known_at")
+    assert not histories.numbers
+    assert histories.slices(["a", "a"], [7, 8]).lengths.tolist() == [1, 2]
+
+
+def test_types_of_a_list_column_that_are_numbers_are_types_alone():
+    column = pl.Series("seq", [[{"type": 3, "age": 2, "usd": 1.5, "known_at": 4}]])
+    histories = Histories.from_lists(column)
+    assert rows_of(histories) == {0: [(-2, "3", 1.5)]}
+    assert list(histories.numbers) == ["usd"]
+
+
+@pytest.mark.parametrize("kind", [pl.UInt8, pl.UInt32, pl.UInt64, pl.Int16])
+def test_ages_may_be_whole_numbers_of_any_kind(kind):
+    dtype = pl.List(pl.Struct({"type": pl.String, "age": kind}))
+    column = pl.Series("seq", [[{"type": "b", "age": 9}, {"type": "a", "age": 70}]], dtype=dtype)
+    assert rows_of(Histories.from_lists(column)) == {0: [(-70, "a"), (-9, "b")]}
+
+
+def test_ages_that_are_no_whole_microseconds_are_refused_with_their_kind():
+    for age in (timedelta(seconds=1), "1", 1.5):
+        with pytest.raises(InvalidTable, match=r"ages in whole microseconds in column `seq`, got"):
+            Histories.from_lists(pl.Series("seq", [[{"type": "b", "age": age}]]))
+    dtype = pl.List(pl.Struct({"type": pl.String, "age": pl.UInt64}))
+    with pytest.raises(InvalidTable, match="age of 0 or more microseconds"):
+        Histories.from_lists(pl.Series("seq", [[{"type": "b", "age": 2**63}]], dtype=dtype))
+
+
+def test_users_beyond_64_signed_bits_are_refused_by_name_and_found_nowhere():
+    users = pl.Series([1, 2**63 + 5], dtype=pl.UInt64)
+    frame = pl.DataFrame({"user": users, "happened_at": [1, 2], "type": ["x", "y"]})
+    with pytest.raises(InvalidTable, match=r"within 64 signed bits in column `user`, got `9223"):
+        Histories.from_frame(frame)
+    assert Histories.from_frame(frame.head(1)).places(users).tolist() == [0, -1]
+
+
+def test_users_of_two_kinds_in_one_list_are_refused():
+    histories = Histories.from_frame(pl.DataFrame({"user": [1], "happened_at": [1], "type": ["x"]}))
+    for users in ([1, "a"], [2**200]):
+        with pytest.raises(InvalidTable, match="all texts or all whole numbers"):
+            histories.slices(users, 5)

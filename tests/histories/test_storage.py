@@ -106,7 +106,7 @@ def test_any_byte_that_is_changed_is_an_error_or_shows_in_a_thorough_look(tmp_pa
     "change",
     [
         {"format": "other"}, {"version": 2}, {"version": "1"}, {"users": 4}, {"users": -1},
-        {"events": 10**12}, {"events": True}, {"until": "now"}, {"until": 2**80},
+        {"events": 10**12}, {"events": True}, {"until": "now"}, {"until": 2**80}, {"calendar": 1},
         {"user_kind": "number"}, {"categories": []}, {"categories": None}, {"numbers": [1]},
         {"numbers": ["usd", "usd"]}, {"numbers": ["type"]}, {"files": {"../x.npy": {}}},
         {"files": {}}, {"categories": [{"name": "type", "words": ["a", "a"]}]},
@@ -117,6 +117,16 @@ def test_a_description_that_does_not_fit_is_refused(folder, change):
     (folder / "about.json").write_text(json.dumps(about | change))
     with pytest.raises(StoreError):
         Histories.open(folder, thorough=True)
+
+
+def test_times_that_go_backwards_show_in_a_thorough_look(folder, tmp_path):
+    histories = Histories.open(folder)
+    Histories.open(folder, thorough=True)
+    histories.times[histories.offsets[1]] += 10  # of ann's two events the first is later now
+    histories.save(tmp_path / "backwards")
+    Histories.open(tmp_path / "backwards")
+    with pytest.raises(StoreError, match="times of a user go backwards"):
+        Histories.open(tmp_path / "backwards", thorough=True)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -3,17 +3,23 @@
 import json
 import subprocess
 import sys
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chopmark.blend import EasyBlend
 from chopmark.errors import ArtifactError, InvalidInput, InvalidTable
+from chopmark.histories import Histories
 from chopmark.models import load_scorer
 from chopmark.models.artifact import read
 from chopmark.models.metrics import roc_auc
 from chopmark.sequence import SEED, Pace, Seq2Win
+from chopmark.sequence.shape import Shape
+from chopmark.sequence.supervised import held_out_rows
 from chopmark.tabular import EasyML
 from chopmark.testing import check_model
 from tests.sequence.examples import SHAPES, table
@@ -69,6 +75,140 @@ def test_only_the_newest_events_count_when_there_are_more_than_it_reads():
     assert model.scorer.score_row([[]]) == model.scorer.score_row([None])
 
 
+def test_the_newest_events_are_those_of_least_age_wherever_they_stand():
+    model = made("seed").fit(table(), target="label")
+    rng = np.random.default_rng(3)
+    words = rng.choice(["visit", "buy", "sell", "cash_out"], 150).tolist()
+    oldest_first = [{"type": word, "age": 10**9 - 7 * i} for i, word in enumerate(words)]
+    expected = model.scorer.score_row([oldest_first[-64:]])
+    assert expected != model.scorer.score_row([oldest_first[:64]])
+    mixed = [oldest_first[place] for place in rng.permutation(150)]
+    for order in (oldest_first, oldest_first[::-1], mixed):
+        assert model.scorer.score_row([order]) == expected
+        assert model.score(pl.DataFrame({"history": [order]}))[0] == expected
+        pieces = Histories.from_lists(pl.Series([order])).every(0, last=64).to_lists()
+        assert model.scorer.score_row([pieces.to_list()[0]]) == expected
+    strange = [{"type": "visit", "age": "x"}, 7, None, *mixed, {"type": "visit", "age": 10**30}]
+    newest = [*oldest_first[-61:], {"type": "visit"}, {}, {}]
+    assert model.scorer.score_row([strange]) == model.scorer.score_row([newest])
+
+
+def test_events_of_a_mixed_list_are_explained_at_their_places(fitted):
+    history = [{"type": "cash_out", "age": 5}, *({"type": "visit", "age": a} for a in (90, 40, 70))]
+    found = fitted.scorer.explain_events(history)
+    assert found.argmax() == 0
+    assert np.allclose(found[::-1], fitted.scorer.explain_events(history[::-1]))
+
+
+def test_what_is_no_event_in_a_list_says_nothing_and_spoils_nothing(fitted):
+    good = [{"type": "visit", "age": 90}, {"type": "cash_out", "age": 40, "amount": 9.0}]
+    for strange in (None, 3, "visit", [good[0]]):
+        scored = fitted.scorer.score_row([[strange, *good]])
+        assert scored == fitted.scorer.score_row([[{}, *good]])
+        assert scored != fitted.scorer.score_row([[]])
+    # Training is strict where serving is not: an event without an age is refused by its name.
+    kind = pl.List(pl.Struct({"type": pl.String, "age": pl.Int64}))
+    with pytest.raises(InvalidTable, match="an age of 0 or more"):
+        Histories.from_lists(pl.Series("history", [[None, {"type": "visit", "age": 1}]], kind))
+
+
+def test_amounts_as_decimals_are_read_as_numbers_in_training_and_serving():
+    some = table()
+    cents = pl.col("history").list.eval(
+        pl.struct(
+            pl.element().struct.field("type"),
+            pl.element().struct.field("age"),
+            pl.element().struct.field("amount").round(2).cast(pl.Decimal(18, 2)),
+        )
+    )
+    decimals = some.with_columns(cents)
+    kind = decimals.schema["history"].inner
+    floats = decimals.with_columns(
+        pl.col("history").cast(
+            pl.List(pl.Struct({field.name: pl.Float64 if field.name == "amount" else field.dtype
+                               for field in kind.fields}))
+        )
+    )  # fmt: skip
+    model = made().fit(decimals, target="label")
+    past = Histories.from_lists(decimals["history"])
+    columns = model.scorer.tokenizer.reader(past).batch(past.every(0))
+    rows = model.scorer.tokenizer.batch_of_rows(decimals["history"].to_list())
+    assert np.array_equal(rows.ids, columns.ids)
+    assert np.array_equal(rows.numbers, columns.numbers)
+    assert np.abs(rows.numbers).max() > 0.1
+    assert np.array_equal(model.score(decimals), model.score(floats))
+    event = {"type": "buy", "age": 5}
+    signal = [[{**event, "amount": Decimal("sNaN")}]]
+    assert model.scorer.score_row(signal) == model.scorer.score_row([[event]])
+
+
+def near_equal(num_users, *, seed):
+    """Six rows of each user that hardly differ, and a coin for each user."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(num_users):
+        label = int(rng.integers(2))
+        words = rng.choice(["visit", "buy", "sell"], 8).tolist()
+        past = [{"type": word, "age": 10**8 * (9 - i), "amount": float(rng.lognormal(3, 2))}
+                for i, word in enumerate(words)]  # fmt: skip
+        for later in range(6):
+            aged = [{**event, "age": event["age"] + later * 1_000_000} for event in past]
+            rows.append({"user": f"u{user}", "history": aged, "label": label})
+    return pl.DataFrame(rows)
+
+
+def test_rows_of_one_user_are_on_one_side_where_groups_are_named():
+    some = near_equal(80, seed=0)
+    shape = Shape(width=32, dropout=0.0)
+
+    def told(groups):
+        model = Seq2Win(shape=shape, epochs=60.0, pace=Pace(steps=400, rate=2e-2), groups=groups)
+        model.fit(some, target="label")
+        assert model.reads == ("history",)
+        return model.training["held_out"]["roc_auc"]
+
+    assert told(None) > 0.9  # what users one has seen look like
+    assert told("user") < 0.8
+    with pytest.raises(InvalidTable, match="did you mean `user`"):
+        Seq2Win(groups="usr").fit(some, target="label")
+    one = some.with_columns(user=pl.lit("same"))
+    with pytest.raises(InvalidTable, match="groups of rows with each label"):
+        Seq2Win(groups="user").fit(one, target="label")
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1)), min_size=2, max_size=60),
+       st.integers(0, 5))  # fmt: skip
+def test_no_group_is_on_both_sides(rows, seed):
+    groups, y = (np.array(values, dtype=np.int64) for values in zip(*rows, strict=True))
+    try:
+        held_out = held_out_rows(y, groups, seed=seed)
+    except InvalidTable:
+        # Refused where all groups of the highest class of one kind are one.
+        most = {g: y[groups == g].max() for g in set(groups.tolist())}
+        assert min(sum(m == label for m in most.values()) for label in set(y.tolist())) <= 1
+        return
+    learned = np.setdiff1d(np.arange(len(y)), held_out)
+    assert 0 < len(held_out) < len(y)
+    assert not set(groups[held_out].tolist()) & set(groups[learned].tolist())
+    assert set(y[learned].tolist()) == set(y.tolist())
+
+
+def test_tables_of_pandas_and_arrow_give_the_model_of_polars():
+    some = table()
+    plain = made().fit(some, target="label")
+    for other in (some.to_pandas(), some.to_arrow(), some.lazy()):
+        model = made().fit(other, target="label")
+        assert model.scorer.hash == plain.scorer.hash
+        assert np.array_equal(model.score(other), plain.score(some))
+        assert np.array_equal(model.explain(other).values, plain.explain(some).values)
+    with pytest.raises(InvalidTable, match="polars or pandas"):
+        made().fit(some.to_dicts(), target="label")
+    mixed = some.to_pandas()
+    mixed["label"] = [1, "a"] * (len(mixed) // 2)
+    with pytest.raises(InvalidTable, match="cannot read the pandas table"):
+        made().fit(mixed, target="label")
+
+
 def test_a_part_of_a_blend_beside_easyml():
     both = table(num_users=120)
     rng = np.random.default_rng(0)
@@ -87,6 +227,9 @@ def test_what_it_cannot_read_is_refused_in_words(tmp_path, fitted):
         (some.with_columns(label=pl.lit(0)), "two rows of each"),
         (some.with_columns(label=pl.lit(None, dtype=pl.Int8)), "missing labels"),
         (some.drop("label"), "a column `label`"),
+        (some.with_columns(label=pl.col("label") + 0.7), "such as [01].7"),
+        (some.with_columns(label=pl.col("label") / pl.col("label")), "such as nan"),
+        (some.with_columns(label=pl.lit(2)), "such as 2"),
     ):
         with pytest.raises(InvalidTable, match=words):
             made().fit(wrong, target="label")

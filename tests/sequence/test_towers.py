@@ -165,3 +165,21 @@ def test_attention_has_no_state_to_go_on_from():
     tokenizer = tokenizer_of(histories(num_users=3))
     with pytest.raises(ArtifactError, match="recurrent"):
         LiveStates(served(tower_of(SHAPES["seed"], tokenizer)), tokenizer)
+
+
+def test_a_recurrent_network_reads_whole_histories_and_one_that_attends_the_newest_256():
+    assert Shape().length == 1 << 20
+    assert Shape(kind="transformer").length == Shape(kind="seed").length == 256
+    assert Shape(length=64).length == 64
+
+
+def test_long_histories_are_one_thing_live_and_embedded():
+    frame = pl.DataFrame({"user": ["ann"] * 3_000, "happened_at": range(0, 3_000 * 10**6, 10**6),
+                          "type": ["visit", "buy", "sell"] * 1_000})  # fmt: skip
+    past = Histories.from_frame(frame.with_columns(pl.col("happened_at").cast(pl.Datetime("us"))))
+    tokenizer = tokenizer_of(past)
+    tower = tower_of(SHAPES["recurrent"], tokenizer)
+    live = LiveStates(served(tower), tokenizer)
+    live.take(past)
+    pieces = past.every(DAY, last=tower.shape.length)
+    assert live.embed("ann", DAY) == pytest.approx(embedded(tower, tokenizer, pieces)[0], abs=1e-4)

@@ -69,7 +69,7 @@ def _learner(*, quick: bool, seed: int) -> EasyML | SequenceBlend:
     """A blend that reads histories where torch is installed; else what there is without."""
     if not has_torch():
         return EasyML(seed=seed)
-    return SequenceBlend(seed=seed, epochs=3.0, steps=30) if quick else SequenceBlend(seed=seed)
+    return SequenceBlend(seed=seed, epochs=3.0, steps=30 if quick else 60)
 
 
 def _run(

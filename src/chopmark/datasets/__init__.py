@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from chopmark.datasets.exchange import SCHEMA
 
 if TYPE_CHECKING:
+    from chopmark.datasets.campaigns import Campaign as Campaign
     from chopmark.datasets.history import count_earlier as count_earlier
     from chopmark.datasets.pairs import candidate_pairs as candidate_pairs
     from chopmark.datasets.scenarios import DEFAULT as DEFAULT
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from chopmark.datasets.world import World as World
 
 _HOMES = {
+    "campaigns": ("Campaign",),
     "history": ("count_earlier",),
     "pairs": ("candidate_pairs",),
     "scenarios": (
@@ -59,6 +61,7 @@ __all__ = [
     "SCHEMA",
     "AccountTakeover",
     "BreachedIssuer",
+    "Campaign",
     "EventTables",
     "Guests",
     "MerchantCollusion",

@@ -8,7 +8,11 @@ Serves rows G1 to G32 and C5 of the requirements.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from chopmark.errors import MissingExtra
+
 if TYPE_CHECKING:
+    from chopmark.foundation.adapting import adapt as adapt
+    from chopmark.foundation.adapting import read_labels as read_labels
     from chopmark.foundation.embeddings import Embeddings as Embeddings
     from chopmark.foundation.learners import TreeLearner as TreeLearner
     from chopmark.foundation.learners import aggregates_of as aggregates_of
@@ -16,29 +20,70 @@ if TYPE_CHECKING:
     from chopmark.foundation.learners import beside as beside
     from chopmark.foundation.learners import by_rule as by_rule
     from chopmark.foundation.learners import embeddings_of as embeddings_of
+    from chopmark.foundation.similarity import Similarity as Similarity
+    from chopmark.foundation.static import StaticEmbedding as StaticEmbedding
+    from chopmark.foundation.suite import read_results as read_results
+    from chopmark.foundation.suite import run_suite as run_suite
     from chopmark.foundation.targeting import Learner as Learner
     from chopmark.foundation.targeting import SmartTargeting as SmartTargeting
     from chopmark.foundation.usermodel import UserModel as UserModel
+    from chopmark.foundation.uses import Training as Training
+    from chopmark.foundation.uses import Uses as Uses
+    from chopmark.foundation.uses import choose as choose
 
 _HOMES = {
-    "learners": ("TreeLearner", "aggregates_of", "at_random", "beside", "by_rule", "embeddings_of"),
-    "targeting": ("Learner", "SmartTargeting"),
+    "learners": (
+        "TreeLearner",
+        "aggregates_of",
+        "at_random",
+        "beside",
+        "by_rule",
+        "embeddings_of",
+    ),
+    "targeting": (
+        "Learner",
+        "SmartTargeting",
+    ),
     "embeddings": ("Embeddings",),
     "usermodel": ("UserModel",),
+    "similarity": ("Similarity",),
+    "static": ("StaticEmbedding",),
+    "uses": (
+        "Training",
+        "Uses",
+        "choose",
+    ),
+    "adapting": (
+        "adapt",
+        "read_labels",
+    ),
+    "suite": (
+        "read_results",
+        "run_suite",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Embeddings",
     "Learner",
+    "Similarity",
     "SmartTargeting",
+    "StaticEmbedding",
+    "Training",
     "TreeLearner",
     "UserModel",
+    "Uses",
+    "adapt",
     "aggregates_of",
     "at_random",
     "beside",
     "by_rule",
+    "choose",
     "embeddings_of",
+    "read_labels",
+    "read_results",
+    "run_suite",
 ]
 
 
@@ -47,4 +92,9 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module `chopmark.foundation` has no attribute `{name}`")
-    return getattr(import_module(f"chopmark.foundation.{home}"), name)
+    try:
+        return getattr(import_module(f"chopmark.foundation.{home}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        raise MissingExtra("user models", "deep") from error

@@ -29,6 +29,7 @@ from chopmark.histories.histories import instants
 from chopmark.models.splits import stratified
 from chopmark.sequence.seq2win import Seq2Win
 from chopmark.tabular.easyml import EasyML
+from chopmark.times import DAY, HOUR
 
 Rows = NDArray[np.int64]
 
@@ -41,7 +42,8 @@ HISTORY = "history"
 SPLITS = ("train", "valid", "test")
 
 _LEAST = 4
-_SHOWN = 3
+_AGES = (3 * DAY, DAY, HOUR)
+"""Ages of the events of a made-up history, microseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -229,14 +231,13 @@ def adapt(
     told("", total)
     y = labels.y[labels.test]
     _, error = gained(y, found, np.full_like(found, 0.5))
-    longest = held[np.argsort(-held.lengths, kind="stable")[:1]]
     return Adapted(
         model=model,
         use=use,
         figures=figures,
         judged=judged(y, found),
         error=error,
-        example=_example(_newest(longest, _SHOWN)),
+        example=_example(user_model),
     )
 
 
@@ -358,6 +359,7 @@ def _model(
         pace=training.fine if pretrained else training.scratch,
         budget=training.budget,
         seed=seed,
+        groups="user",
         start=(tower, tokenizer) if pretrained else None,
     )
 
@@ -375,14 +377,17 @@ def _newest(pieces: Slices, last: int) -> Slices:
     return Slices(pieces.histories, starts, pieces.ends, pieces.now)
 
 
-def _example(pieces: Slices) -> list[dict[str, Any]]:
-    """A history as a request has it: what an event lacks is left out."""
-    events = pieces.to_lists().to_list()[0] if len(pieces) else []
-    return [
-        {
-            name: float(f"{value:.6g}") if isinstance(value, float) else value
-            for name, value in event.items()
-            if value is not None
+def _example(user_model: UserModel) -> list[dict[str, Any]]:
+    """A made-up history of words that the model knows: nobody's own, and no field beside those."""
+    tokenizer = user_model.tokenizer
+    assert tokenizer is not None, "judged above by `choose`"
+    events = []
+    for place, age in enumerate(_AGES):
+        words = {
+            name: known[place % len(known)]
+            for name, known in zip(tokenizer.fields, tokenizer.words, strict=True)
+            if known
         }
-        for event in events
-    ]
+        numbers = dict.fromkeys(tokenizer.sources, 10.0)
+        events.append({"type": words.pop("type", ""), "age": age, **words, **numbers})
+    return events

@@ -19,7 +19,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from chopmark.errors import ArtifactError, InvalidInput, InvalidTable, did_you_mean
+from chopmark.errors import (
+    ArtifactError,
+    DeclarationError,
+    InvalidInput,
+    InvalidTable,
+    did_you_mean,
+)
 from chopmark.foundation.usermodel import UserModel
 from chopmark.histories import Histories
 from chopmark.models import artifact as artifacts
@@ -28,6 +34,8 @@ from chopmark.models.classes import CLASSES
 from chopmark.models.embedded import EMBEDDED, MODEL, TOWER, EmbeddedScorer, column_names
 from chopmark.models.families import scorer_of
 from chopmark.models.model import Contributions, Model, Scores, Table
+from chopmark.sequence.frames import frame_of as event_frame_of
+from chopmark.sequence.frames import lists_in
 from chopmark.tabular.easyml import EasyML
 from chopmark.tabular.tables import frame_of
 
@@ -88,8 +96,13 @@ class StaticEmbedding:
         """
         if self.user_model is None:
             raise InvalidInput("a loaded StaticEmbedding has no user model to be fitted with")
-        frame = frame_of(table)
+        frame = _frame_of(table)
         column = self._list_column(frame)
+        if self.user_model.shape.calendar:
+            raise DeclarationError(
+                "expected a user model without calendar: a list column holds ages, which have no "
+                "hour or weekday; pre-train with Shape(calendar=False)"
+            )
         tower = self.user_model.artifact()
         vectors = self.user_model.embed(_pieces(frame, column, self.user_model.shape.length))
         names = column_names(column, vectors.shape[1])
@@ -104,12 +117,13 @@ class StaticEmbedding:
         hashes = dict(feature_hashes or {})
         inner = deepcopy(self.model)
         inner.fit(embedded.hstack(frame.select(others).get_columns()), target=target)
-        self._scorer = _packed(inner, tower, column, names, hashes, created)
+        space = self.user_model.space
+        self._scorer = _packed(inner, tower, space, column, names, hashes, created)
         return self
 
     def score(self, table: Table) -> Scores:
         """(n,) probability of bad, each equal to `scorer.score_row` of its row."""
-        return self.scorer.score(frame_of(table))
+        return self.scorer.score(_frame_of(table))
 
     def predict_proba(self, table: Table) -> NDArray[np.float64]:
         """(n, 2) probabilities of good and bad."""
@@ -118,7 +132,7 @@ class StaticEmbedding:
 
     def explain(self, table: Table) -> Contributions:
         """What the history and each other column add to the log-odds of each row's score."""
-        return self.scorer.explain(frame_of(table))
+        return self.scorer.explain(_frame_of(table))
 
     def importance(self) -> dict[str, float]:
         """Share of each column, all of the embedding's under the list column's name."""
@@ -191,6 +205,17 @@ class StaticEmbedding:
         return lists[0]
 
 
+def _frame_of(table: Table) -> pl.DataFrame:
+    """Any table that EasyML reads; lists of events in pandas, which it has as texts, as lists."""
+    lists = lists_in(table) if type(table).__module__.partition(".")[0] == "pandas" else []
+    if not lists:
+        return frame_of(table)
+    events = event_frame_of(table[lists])
+    if len(lists) == len(table.columns):
+        return events
+    return frame_of(table.drop(columns=lists)).hstack(events.get_columns())
+
+
 def _pieces(frame: pl.DataFrame, column: str, last: int) -> Any:
     return Histories.from_lists(frame.get_column(column)).every(0, last=last)
 
@@ -198,6 +223,7 @@ def _pieces(frame: pl.DataFrame, column: str, last: int) -> Any:
 def _packed(
     inner: Model,
     tower: Artifact,
+    space: str,
     column: str,
     names: list[str],
     hashes: dict[str, str],
@@ -220,7 +246,7 @@ def _packed(
     training = {
         **dict(inside.header.get("training", {})),
         "learner": StaticEmbedding.__name__,
-        "space": tower.hash[:16],
+        "space": space,
         "importance": shares,
         **({} if created is None else {"created": created.isoformat()}),
     }

@@ -115,10 +115,14 @@ class SmartTargeting:
             ("cap_days", 1 if cap_days is None else cap_days, 1),
             ("least_engaged", least_engaged, 0),
         ):
-            if value < least:
-                raise InvalidInput(f"expected {name} of at least {least}, got {value!r}")
-        if not 0.0 <= explore <= 1.0:
-            raise InvalidInput(f"expected explore, a share of the budget, in [0, 1], got {explore}")
+            if not _is_whole(value) or value < least:
+                raise InvalidInput(
+                    f"expected {name}, a whole number of at least {least}, got {value!r}"
+                )
+        if not isinstance(explore, (int, float, np.floating)) or not 0.0 <= explore <= 1.0:
+            raise InvalidInput(
+                f"expected explore, a share of the budget, in [0, 1], got {explore!r}"
+            )
         self.budget = budget
         self.explore = explore
         self.cap = cap
@@ -158,10 +162,12 @@ class SmartTargeting:
         Raises
         ------
         InvalidInput
-            If the day lies before one that was planned.
+            If the day is no whole number or lies before one that was planned.
         InvalidTable
             If a column is missing or of another type, or a user is missing or there twice.
         """
+        if not _is_whole(day):
+            raise InvalidInput(f"expected a day as a whole number, got {day!r}")
         sent = self.sent
         known = sent.filter(pl.col("day") == day)
         if known.height:
@@ -203,14 +209,17 @@ class SmartTargeting:
         Raises
         ------
         InvalidInput
-            If the day was not planned, or somebody engaged who was not notified that day.
+            If the day was not planned, somebody engaged who was not notified that day, or the
+            users are of another kind than those who were, or null.
         """
+        if not _is_whole(day):
+            raise InvalidInput(f"expected a day as a whole number, got {day!r}")
         sent = self.sent
         on_day = pl.col("day") == day
         notified = sent.filter(on_day)["user"]
         if notified.is_empty():
             raise InvalidInput(f"expected a day that was planned, got {day}; call `plan` first")
-        names = pl.Series("user", list(engaged), dtype=sent.schema["user"])
+        names = _names(engaged, sent.schema["user"])
         strangers = names.filter(~names.is_in(notified.implode()))
         if len(strangers):
             raise InvalidInput(
@@ -281,12 +290,13 @@ class SmartTargeting:
 
 
 def check_sent(sent: pl.DataFrame) -> pl.DataFrame:
-    """The frame itself, if it has the columns of `SmartTargeting.sent`.
+    """The frame itself, by day, if it may be one of `SmartTargeting.sent`.
 
     Raises
     ------
     InvalidTable
-        If a column is missing or of another type.
+        If a column is missing or of another type, a value is missing or none that is written
+        there, or a user is there twice on one day.
     """
     if "user" not in sent.columns:
         raise InvalidTable("expected the messages of a campaign, got a table without `user`")
@@ -297,7 +307,62 @@ def check_sent(sent: pl.DataFrame) -> pl.DataFrame:
                 f"expected the messages of a campaign with column `{name}` of {kind}, got "
                 f"{'no such column' if found is None else found}"
             )
+    users = sent.schema["user"]
+    if users != pl.String and not users.is_integer():
+        raise InvalidTable(
+            f"expected the messages of a campaign with users as texts or whole numbers, got {users}"
+        )
+    random, chance = pl.col("why") == EXPLORE, pl.col("chance")
+    for name, is_right, wanted in (
+        ("user", pl.col("user").is_not_null(), "a user"),
+        ("day", pl.col("day").is_not_null(), "a day"),
+        ("as_of", pl.col("as_of").is_not_null(), "an instant"),
+        ("why", pl.col("why").is_in([EXPLORE, TARGET]), f"{EXPLORE} or {TARGET}"),
+        (
+            "score",
+            pl.when(random).then(pl.col("score").is_null()).otherwise(pl.col("score").is_finite()),
+            f"a finite number for {TARGET} and none for {EXPLORE}",
+        ),
+        (
+            "chance",
+            # Without a random group nobody could come into it.
+            chance.is_between(0.0, 1.0) & (~random | (chance > 0.0)),
+            f"a share in [0, 1], above 0 for {EXPLORE}",
+        ),
+        ("engaged", pl.col("engaged").is_in([0, 1]) | pl.col("engaged").is_null(), "0, 1 or null"),
+    ):
+        wrong = sent.select((~is_right.fill_null(False)).arg_true()).to_series()
+        if len(wrong):
+            row = int(wrong[0])
+            raise InvalidTable(
+                f"expected the messages of a campaign with {wanted} in column `{name}`, got "
+                f"{sent[name][row]} in row {row}"
+            )
+    twice = sent.filter(pl.struct("user", "day").is_duplicated())
+    if twice.height:
+        raise InvalidTable(
+            f"expected one message to a user on a day, got several to `{twice['user'][0]}` on day "
+            f"{twice['day'][0]}"
+        )
     return sent.select("user", *_SENT).sort("day", maintain_order=True)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _names(engaged: Iterable[Any] | pl.Series, kind: pl.DataType) -> pl.Series:
+    """Users as the campaign has them."""
+    wanted = f"users who engaged, as {kind} like those who were notified"
+    if isinstance(engaged, (str, bytes)):
+        raise InvalidInput(f"expected {wanted}, in a list, got the one text {engaged!r}")
+    try:
+        names = pl.Series("user", list(engaged), dtype=kind)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise InvalidInput(f"expected {wanted}, got others: {error}") from error
+    if names.null_count():
+        raise InvalidInput(f"expected {wanted}, got a null")
+    return names
 
 
 def _learn_of(learner: Learner | Learn) -> Learn:

@@ -33,6 +33,7 @@ from chopmark.foundation.windows import two_windows
 from chopmark.histories import Histories, Sketch, Slices, Tokenizer
 from chopmark.models import artifact as artifacts
 from chopmark.models.artifact import Artifact
+from chopmark.models.embedded import tower_of
 from chopmark.sequence.inputs import Inputs
 from chopmark.sequence.network import Tower
 from chopmark.sequence.shape import RECURRENT, Shape
@@ -113,7 +114,8 @@ class UserModel:
         weights
             Of a tower of the same shape and tokens, to go on from.
         checkpoint
-            File to write now and then, and to go on from if it is there.
+            File to write now and then, and to go on from if it is there; `ArtifactError` if it
+            is of other tokens, options or numbers of users and events.
         on_step
             Called with the share of the training that is over and the loss.
 
@@ -136,7 +138,19 @@ class UserModel:
         if weights is not None:
             tower.load_state_dict(dict(weights))
         objective = self._objective(tower, tokenizer, histories, generator)
-        trainer = Trainer({"tower": tower, "task": objective.layers}, self.pace, seed=self.seed)
+        trainer = Trainer(
+            {"tower": tower, "task": objective.layers},
+            self.pace,
+            seed=self.seed,
+            about={
+                "tokenizer": tokenizer.hash,
+                "shape": self.shape.to_dict(),
+                "layout": tower.layout.to_dict(),
+                **self._settings(),
+                "num_users": len(histories),
+                "num_events": int(histories.offsets[-1]),
+            },
+        )
         reader = tokenizer.reader(histories)
         mean = float(np.minimum(lengths[able], 1.4 * self.window).mean())
         per_step = int(np.clip(self.budget / mean, 2, _MOST_USERS))
@@ -218,22 +232,30 @@ class UserModel:
 
     @property
     def space(self) -> str:
-        """Name of the space of the vectors: 16 digits of the hash of all that makes them."""
-        return self.artifact().hash[:16]
+        """Name of the space of the vectors: 16 digits of the hash of all that makes them.
+
+        What training left, such as its seconds, makes none: equal weights are of one space.
+        """
+        return self._artifact({}).hash[:16]
 
     def artifact(self) -> Artifact:
         """Weights, tokens and what training left, with its hash."""
+        return self._artifact(self.training)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"task": self.task, "window": self.window, "budget": self.budget,
+                "seed": self.seed, "options": self.options}  # fmt: skip
+
+    def _artifact(self, training: Mapping[str, Any]) -> Artifact:
         tower, tokenizer = self._fitted()
-        settings = {"task": self.task, "window": self.window, "budget": self.budget,
-                    "seed": self.seed, "options": self.options}  # fmt: skip
         artifact = Artifact(
             family=USER_MODEL,
             header={
                 "shape": tower.shape.to_dict(),
                 "layout": tower.layout.to_dict(),
                 "tokenizer": tokenizer.to_dict(),
-                "settings": settings,
-                "training": self.training,
+                "settings": self._settings(),
+                "training": dict(training),
                 "feature_hashes": {},
             },
             arrays={name: tensor.numpy() for name, tensor in tower.state_dict().items()},
@@ -262,15 +284,18 @@ class UserModel:
             shape = Shape.from_dict(dict(artifact.header["shape"]))
             tokenizer = Tokenizer.from_dict(artifact.header["tokenizer"])
             model = cls(shape=shape, **artifact.header["settings"])
+            training = dict(artifact.header.get("training", {}))
+            _check_fit(artifact, shape, tokenizer)
             tower = Tower(shape, tokenizer, torch.Generator())
             weights = {name: torch.tensor(array) for name, array in artifact.arrays.items()}
             tower.load_state_dict(weights)
-        except (AttributeError, DeclarationError, KeyError, RuntimeError, TypeError) as error:
+        except (ArtifactError, AttributeError, DeclarationError, KeyError, RuntimeError, TypeError,
+                ValueError) as error:  # fmt: skip
             raise ArtifactError(f"`{path}` holds no user model that fits together: {error}") from (
                 error
             )
         model.tokenizer, model.tower = tokenizer, tower.eval()
-        model.training = dict(artifact.header.get("training", {}))
+        model.training = training
         return model
 
     def _fitted(self) -> tuple[Tower, Tokenizer]:
@@ -307,6 +332,19 @@ class UserModel:
         counts = np.bincount(ids, minlength=tokenizer.sizes[0]).astype(np.float64)
         kind = Masked if self.task == "masked" else Bert
         return kind(tower, generator, counts, **self.options)
+
+
+def _check_fit(artifact: Artifact, shape: Shape, tokenizer: Tokenizer) -> None:
+    """Hold weights, layout and tokens to each other and to the shape: as the served tower does."""
+    served, _, _ = tower_of(artifact)
+    if served.layout != shape.layout(tokenizer):
+        raise ArtifactError("its layout is not that of its shape")
+    layers = served.layers if served.kind == "recurrent" else served.attending
+    if (served.width, len(layers)) != (shape.width, shape.depth):
+        raise ArtifactError(
+            f"expected weights of width {shape.width} and depth {shape.depth}, got {served.width} "
+            f"and {len(layers)}"
+        )
 
 
 def _both(one: Slices, two: Slices) -> Slices:

@@ -14,7 +14,8 @@
     from scratch          the same network, not pre-trained, trained on the labels
 
 No use is best everywhere, so none is wired in: each is fitted on the same rows, judged on the
-same others, and ROC-AUC there decides. Serves G13, G15, G16 and G17 of the requirements.
+same others, and ROC-AUC there decides. The others are of users of whom no row is learned from,
+unless the rows are named. Serves G13, G15, G16 and G17 of the requirements.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -187,10 +188,11 @@ class Uses:
         figures: dict[str, dict[str, float | None]],
         parts: tuple[str, ...],
         num_classes: int,
+        num_columns: int,
     ) -> None:
         self.user_model, self.aggregates = user_model, aggregates
         self.figures, self.parts, self.num_classes = figures, parts, num_classes
-        self._fitted = fitted
+        self._fitted, self._num_columns = fitted, num_columns
 
     @property
     def chosen(self) -> str:
@@ -221,7 +223,8 @@ class Uses:
         Raises
         ------
         InvalidInput
-            If no use of that name was fitted.
+            If no use of that name was fitted, or it reads columns and there are not as many as
+            `choose` had.
         """
         asked = self.chosen if method is None else method
         if asked not in self.figures:
@@ -231,6 +234,13 @@ class Uses:
             )
         names = self.parts if asked == BLEND else (asked,)
         views = self.views(pieces, features=features)
+        found = views.columns.shape[1]
+        if found != self._num_columns and any("aggregates" in name for name in names):
+            raise InvalidInput(
+                f"expected {self._num_columns} columns beside the embedding for `{asked}`, as "
+                f"`choose` had them, got {found}; give the `features` that `choose` was given, or "
+                "`Views` made as those were"
+            )
         chances = blended([self._fitted[name].chances(views) for name in names])
         return chances if self.num_classes > 2 else chances[:, 1]
 
@@ -255,6 +265,7 @@ def choose(
     y: ArrayLike,
     *,
     valid: float | ArrayLike = 0.2,
+    groups: ArrayLike | pl.Series | None = None,
     methods: Sequence[str] = METHODS,
     aggregates: Aggregates | bool = True,
     features: ArrayLike | None = None,
@@ -274,7 +285,14 @@ def choose(
     y : (m,)
         1 or 0; or codes 0 to C - 1 of three classes or more.
     valid
-        Row numbers to judge and to stop by; or the share of rows, drawn by class.
+        Row numbers to judge and to stop by, taken as they are; or a share. Of a share whole
+        users are drawn, by class, as many as make that share of the users: a user's rows are
+        alike, and a use that knows some of them seems to foretell the others.
+    groups : (m,)
+        Whose each row is, none missing. None: the user of the histories of whom it is a piece.
+        Give them where a row is a history of its own (`Histories.from_lists`), or where users
+        without events have several rows: those are told apart by nothing, so each row stands
+        alone. Read only if `valid` is a share.
     methods
         Some of `METHODS`.
     aggregates
@@ -289,8 +307,8 @@ def choose(
     Raises
     ------
     InvalidInput
-        If labels are no codes, are not one for each piece, or rows to learn from or to judge by
-        have one class.
+        If labels are no codes, are not one for each piece, rows to learn from or to judge by
+        have one class, or groups are not one for each piece.
     DeclarationError
         If there is no such use.
     """
@@ -302,7 +320,7 @@ def choose(
         )
     codes = _codes(y, len(pieces))
     num_classes = max(2, int(codes.max(initial=0)) + 1)
-    train, held = _parted(codes, valid, seed)
+    train, held = _parted(codes, valid, _groups(groups, pieces), seed)
     found: Aggregates | None = None
     if isinstance(pieces, Views):
         views = pieces
@@ -338,7 +356,8 @@ def choose(
         mixed = blended([chances[name] for name in parts])
         spent = [figures[name]["seconds"] or 0.0 for name in parts]
         figures[BLEND] = {**judged(codes[held], mixed), "seconds": round(sum(spent), 3)}
-    return Uses(user_model, found, fitted, figures, parts, num_classes)
+    num_columns = views.columns.shape[1]
+    return Uses(user_model, found, fitted, figures, parts, num_classes, num_columns)
 
 
 def judged(y: Codes, chances: Chances) -> dict[str, float | None]:
@@ -594,10 +613,60 @@ def _codes(y: ArrayLike, count: int) -> Codes:
     return given.astype(np.int64)
 
 
-def _parted(codes: Codes, valid: float | ArrayLike, seed: int) -> tuple[Rows, Rows]:
+def _groups(given: ArrayLike | pl.Series | None, pieces: Slices | Views) -> Rows:
+    """(m,) whose each row is: a number for each user, in the order in which they come."""
+    if given is None:
+        owners = _owners(pieces.pieces if isinstance(pieces, Views) else pieces).tolist()
+    else:
+        owners = given.to_list() if isinstance(given, pl.Series) else np.asarray(given).tolist()
+        if not isinstance(owners, list) or len(owners) != len(pieces):
+            raise InvalidInput(
+                f"expected one group for each of {len(pieces)} pieces, got groups of shape "
+                f"{np.shape(owners)}"
+            )
+        if any(name is None or name != name for name in owners):
+            raise InvalidInput("expected a group for each piece, got none for some")
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in owners], dtype=np.int64)
+
+
+def _owners(pieces: Slices) -> Rows:
+    """(m,) place of the user of each piece; below 0, each another, where nothing tells."""
+    begins = pieces.histories.offsets[:-1]
+    places = np.searchsorted(begins, pieces.starts, side="right")
+    same = places - np.searchsorted(begins, pieces.starts)
+    # An empty piece at the first row may be of anybody who is not in the histories; one where
+    # several users begin, of any of these.
+    unknown = (pieces.starts == pieces.ends) & ((pieces.ends == 0) | (same > 1))
+    return np.where(unknown, -1 - np.arange(len(pieces)), places)
+
+
+def _drawn(codes: Codes, groups: Rows, share: float, seed: int) -> Rows:
+    """Rows of some users, as large a share of those of each class; a user counts for the rarest
+    class among their rows."""
+    if not len(codes):
+        raise InvalidInput("expected pieces to choose by, got none")
+    order = np.argsort(-np.bincount(codes), kind="stable")  # classes, the most frequent first
+    rarest = np.zeros(groups.max() + 1, dtype=np.int64)
+    np.maximum.at(rarest, groups, np.argsort(order)[codes])
+    num_groups = len(rarest)
+    try:
+        drawn = stratified(order[rarest], test_share=share, seed=seed).test
+    except InvalidInput as error:
+        if not 0.0 < share < 1.0:
+            raise
+        raise InvalidInput(
+            f"expected users enough to learn from some and to judge by a share of {share} of "
+            f"others, got {num_groups} with {len(codes)} rows; label more users, or name the rows "
+            "(`valid`)"
+        ) from error
+    return np.flatnonzero(np.isin(groups, drawn))
+
+
+def _parted(codes: Codes, valid: float | ArrayLike, groups: Rows, seed: int) -> tuple[Rows, Rows]:
     """Rows to learn from and rows to judge by, each rising."""
     if isinstance(valid, int | float):
-        held = stratified(codes.astype(np.float64), test_share=float(valid), seed=seed).test
+        held = _drawn(codes, groups, float(valid), seed)
     else:
         given = np.asarray(valid)
         held = np.unique(np.flatnonzero(given) if given.dtype == np.bool_ else given)
@@ -610,7 +679,8 @@ def _parted(codes: Codes, valid: float | ArrayLike, seed: int) -> tuple[Rows, Ro
         if len(np.unique(codes[rows])) < 2:
             raise InvalidInput(
                 f"expected two classes or more among the {len(rows)} rows to {what}, got "
-                f"{len(np.unique(codes[rows]))}; label more rows or choose other validation rows"
+                f"{len(np.unique(codes[rows]))}; label more rows, of more users, or choose other "
+                "validation rows"
             )
     return train, held.astype(np.int64)
 

@@ -17,6 +17,7 @@ dicts, as requests bring them, and ends in the same kernels: both ways give the 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from chopmark.errors import InvalidInput, InvalidTable
+from chopmark.histories.damage import damaged
 from chopmark.histories.moments import moments
 
 if TYPE_CHECKING:
@@ -129,6 +131,8 @@ class Reader:
         ------
         InvalidInput
             If the slices are of other histories than those that the reader is bound to.
+        InvalidTable
+            If the histories are damaged: a code without a word, times that go backwards.
         """
         if slices.histories is not self.histories:
             raise InvalidInput(
@@ -143,14 +147,16 @@ class Reader:
         ids = np.zeros((n, len(tokenizer.sizes)), dtype=np.int32)
         numbers = np.zeros((n, len(tokenizer.numbers)), dtype=np.float32)
         for j, codes, lookup in self._columns:
-            _gather_ids(codes, lookup, starts, offsets, ids, j)
+            if not _gather_ids(codes, lookup, starts, offsets, ids, j):
+                raise damaged(f"category `{tokenizer.fields[j]}` has codes without words")
         for k, values in self._numbers:
             column = len(tokenizer.fields) + k
             _gather_numbers(values, *tokenizer.bins(k), starts, offsets, ids, column, numbers, k)
         times = np.empty(n, dtype=np.int64)
         _gather_times(self.histories.times, starts, offsets, times)
-        # Histories of list columns, which know ages alone, are covered until the instant 0.
-        calendar = self.histories.until != 0
+        if _falls(times, offsets):
+            raise damaged("times of a user go backwards")
+        calendar = self.histories.calendar
         return _finished(tokenizer, offsets, ids, numbers, times, slices.now, calendar=calendar)
 
 
@@ -184,7 +190,8 @@ def _piece(value: object) -> list[dict[str, Any]]:
         return []
     if set(map(type, value)) <= _ONLY_DICTS or all(isinstance(row, dict) for row in value):
         return value
-    return []
+    # What is no event counts as one that says nothing, and leaves the others as they are.
+    return [row if isinstance(row, dict) else {} for row in value]
 
 
 def _joined(pieces: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -268,10 +275,12 @@ def _floats(values: list[Any]) -> NDArray[np.float32]:
 
 
 def _float(value: object) -> float:
-    if not isinstance(value, _NUMBERS):
+    if not isinstance(value, (*_NUMBERS, Decimal)):
         return math.nan
     try:
         return float(value)
+    except ValueError:  # a Decimal that signals that it is none
+        return math.nan
     except OverflowError:
         return math.inf if value > 0 else -math.inf
 
@@ -303,11 +312,18 @@ def _falls(times, offsets):
 
 @njit(cache=True, error_model="numpy")  # type: ignore[misc]
 def _gather_ids(codes, lookup, starts, offsets, ids, column):
-    """``lookup[code + 1]`` of every event of every piece: entry 0 is that of the missing."""
+    """``lookup[code + 1]`` of every event of every piece: entry 0 is that of the missing.
+
+    False if a code has no entry.
+    """
     for i in range(starts.size):
         shift = starts[i] - offsets[i]
         for row in range(offsets[i], offsets[i + 1]):
-            ids[row, column] = lookup[np.int64(codes[row + shift]) + 1]
+            code = np.int64(codes[row + shift]) + 1
+            if code < 0 or code >= lookup.size:
+                return False
+            ids[row, column] = lookup[code]
+    return True
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[misc]

@@ -18,6 +18,7 @@ from chopmark.histories import storage
 from chopmark.histories.arranging import arranged, by_first_time, coded
 from chopmark.histories.joining import joined
 from chopmark.histories.reading import (
+    INSTANTS,
     NEVER,
     Fields,
     Frame,
@@ -51,6 +52,8 @@ class Histories:
     """name -> texts of the codes, in order of their first event."""
     until: int = NEVER
     """The last instant that is covered: later events are not known here."""
+    calendar: bool = True
+    """Whether the times are instants; False where only ages are known, as in list columns."""
 
     def __len__(self) -> int:
         """Number of users."""
@@ -83,12 +86,14 @@ class Histories:
             Column of texts or whole numbers.
         time
             Column of datetimes, dates, ISO texts, or whole microseconds since 1970. Times of
-            several zones become UTC; a time without a zone is UTC.
+            several zones become UTC; a time without a zone is UTC. Pieces are cut by it alone:
+            where events come in late, name the column that says when they were known.
         type
             Column of the types of the events, which is called ``type`` from here on.
         categories, numbers
             Columns that are read as such; None: all columns of text, and all of numbers and
             booleans. A column of whole numbers may be named a category: an id of a shop, say.
+            Columns called `happened_at` and `known_at` are times and are never read as such.
         until
             Events later than this are left out; None: the last event's time.
 
@@ -118,7 +123,7 @@ class Histories:
         """The histories of a list column: each row is a user, its number the name.
 
         Times are minus the ages, so now is 0: ``from_lists(column).every(as_of=0)`` are the
-        pieces that the rows hold.
+        pieces that the rows hold. They have no calendar: hour and weekday are unknown.
 
         Parameters
         ----------
@@ -138,19 +143,31 @@ class Histories:
                 )
             column = column.cast(pl.List(pl.Struct({"type": pl.String, "age": pl.Int64})))
             inner = column.dtype.inner  # type: ignore[attr-defined]
-        names = [field.name for field in inner.fields] if isinstance(inner, pl.Struct) else []
-        if "type" not in names or "age" not in names:
+        kinds = (
+            {field.name: field.dtype for field in inner.fields}
+            if isinstance(inner, pl.Struct)
+            else {}
+        )
+        if "type" not in kinds or "age" not in kinds:
             raise InvalidTable(
                 f"expected lists of structs with `type` and `age` in column `{column.name}`, got "
                 f"{column.dtype}"
             )
         lengths = column.list.len().fill_null(0).cast(pl.Int64).to_numpy()
+        age = kinds["age"]
+        if not (age.is_integer() or age == pl.Null):
+            raise InvalidTable(
+                f"expected ages in whole microseconds in column `{column.name}`, got {age}; cast "
+                "them to Int64 (of durations: `dt.total_microseconds()`)"
+            )
         given = column.drop_nulls()
         events = given.filter(given.list.len() > 0).explode().struct.unnest()
+        events = events.with_columns(pl.col("age").cast(pl.Int64, strict=False))
         if events.height and not (events["age"] >= 0).fill_null(False).all():
             raise InvalidTable(
                 f"expected an age of 0 or more microseconds in every event of `{column.name}`"
             )
+        fields = [name for name in kinds if name not in ("type", "age", *INSTANTS)]
         rows = pl.Series("user", np.repeat(np.arange(len(column)), lengths))
         frame = events.with_columns(rows.alias(" user"), (-pl.col("age")).alias(" time"))
         part = read_part(
@@ -159,8 +176,8 @@ class Histories:
                 " user",
                 " time",
                 "type",
-                [name for name in names if name != "type" and is_text(events.schema[name])],
-                [name for name in names if name != "age" and is_number(events.schema[name])],
+                [name for name in fields if is_text(events.schema[name])],
+                [name for name in fields if is_number(events.schema[name])],
             ),
         )
         found = _assembled(part, 0)
@@ -168,7 +185,7 @@ class Histories:
         offsets = np.zeros(len(column) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         users = pl.Series("user", np.arange(len(column)), dtype=pl.Int64)
-        return _replaced(found, users=users, offsets=offsets, until=0)
+        return _replaced(found, users=users, offsets=offsets, until=0, calendar=False)
 
     def save(self, folder: str | Path) -> None:
         """Write all to a new folder, whole or not at all: .npy columns and about.json.
@@ -243,7 +260,7 @@ class Histories:
         last
             Keep no more than so many of the last events.
         """
-        names = users if isinstance(users, pl.Series) else pl.Series("user", users)
+        names = names_of(users)
         places = self.places(names)
         now = np.broadcast_to(instants(as_of), (len(names),)).copy()
         starts = np.where(places < 0, 0, self.offsets[np.maximum(places, 0)])
@@ -272,21 +289,7 @@ class Histories:
 
     def places(self, users: pl.Series) -> NDArray[np.int64]:
         """(m,) the places of names in `users`, -1 for one that is not there."""
-        if is_text(users.dtype) and self.users.dtype == pl.String:
-            users = users.cast(pl.String)
-        elif users.dtype.is_integer() and self.users.dtype == pl.Int64:
-            users = users.cast(pl.Int64)
-        elif len(users) and len(self):
-            raise InvalidTable(
-                f"expected users as {self.users.dtype}, as the histories have them, got "
-                f"{users.dtype}; cast them first"
-            )
-        else:
-            return np.full(len(users), -1, dtype=np.int64)
-        known = pl.DataFrame({"user": self.users, "place": np.arange(len(self))})
-        asked = pl.DataFrame({"user": users})
-        found = asked.join(known, on="user", how="left", maintain_order="left")
-        return found["place"].fill_null(-1).to_numpy().astype(np.int64)
+        return places_of(self.users, users, "the histories")
 
     def select(self, users: pl.Series | Sequence[Any] | NDArray[Any]) -> Histories:
         """The histories of some users, in the order given; a copy in memory.
@@ -296,7 +299,7 @@ class Histories:
         InvalidTable
             If a user is not here, or is named twice.
         """
-        names = users if isinstance(users, pl.Series) else pl.Series("user", users)
+        names = names_of(users)
         places = self.places(names)
         if (places < 0).any():
             raise InvalidTable(f"expected known users, got `{names[int(np.argmin(places))]}`")
@@ -314,6 +317,7 @@ class Histories:
             numbers={name: numbers[rows] for name, numbers in self.numbers.items()},
             words=dict(self.words),
             until=self.until,
+            calendar=self.calendar,
         )
 
     def _cut(
@@ -329,6 +333,53 @@ class Histories:
                 raise InvalidTable(f"expected `last` of 0 or more events, got {last}")
             starts = np.maximum(starts, ends - last)
         return Slices(self, starts, ends, now)
+
+
+def names_of(users: pl.Series | Sequence[Any] | NDArray[Any]) -> pl.Series:
+    """(m,) names of users as a column.
+
+    Raises
+    ------
+    InvalidTable
+        If they are not of one kind.
+    """
+    if isinstance(users, pl.Series):
+        return users
+    try:
+        return pl.Series("user", users)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise InvalidTable(
+            f"expected names of users, all texts or all whole numbers; they make no column: {error}"
+        ) from error
+
+
+def places_of(known: pl.Series, asked: pl.Series, whose: str) -> NDArray[np.int64]:
+    """(m,) the places of asked names among known ones (unique), -1 for one that is not there.
+
+    Parameters
+    ----------
+    whose
+        Who has the known names, for the message.
+
+    Raises
+    ------
+    InvalidTable
+        If one are texts and the other numbers.
+    """
+    if is_text(asked.dtype) and known.dtype == pl.String:
+        asked = asked.cast(pl.String)
+    elif asked.dtype.is_integer() and known.dtype == pl.Int64:
+        asked = asked.cast(pl.Int64, strict=False)  # beyond 64 bits there is nobody
+    elif len(asked) and len(known):
+        raise InvalidTable(
+            f"expected users as {known.dtype}, as {whose} have them, got {asked.dtype}; cast "
+            "them first"
+        )
+    else:
+        return np.full(len(asked), -1, dtype=np.int64)
+    table = pl.DataFrame({"user": known, "place": np.arange(len(known))})
+    found = pl.DataFrame({"user": asked}).join(table, on="user", how="left", maintain_order="left")
+    return found["place"].fill_null(-1).to_numpy().astype(np.int64)
 
 
 def instants(given: Any) -> NDArray[np.int64]:

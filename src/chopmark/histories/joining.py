@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from chopmark.errors import InvalidTable
 from chopmark.histories.arranging import LATEST, code_kind, first_times
+from chopmark.histories.damage import check_codes
 from chopmark.times import moment
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ def joined(base: Histories, newer: Histories, after: int) -> dict[str, Any]:
     Raises
     ------
     InvalidTable
-        If base does not reach `after`, or a field or the users are of another kind.
+        If base does not reach `after`, a field, the users or the times are of another kind, or
+        a code has no word.
     """
     if after > base.until and newer.num_events:
         raise InvalidTable(
-            f"expected a seam within what the base covers, up to {_text(base.until)}, got "
-            f"{_text(after)}; events between the two would be lost"
+            f"expected a seam within what the base covers, up to {instant_text(base.until)}, got "
+            f"{instant_text(after)}; events between the two would be lost"
         )
     for name, has, other in (
         *((name, "text", "number") for name in base.categories if name in newer.numbers),
@@ -46,6 +48,14 @@ def joined(base: Histories, newer: Histories, after: int) -> dict[str, Any]:
             f"expected users as {base.users.dtype}, as the history has them, got "
             f"{newer.users.dtype}; cast the column first"
         )
+    if len(base) and len(newer) and base.calendar != newer.calendar:
+        raise InvalidTable(
+            "expected two histories with instants, or two with ages alone (from list columns), got "
+            "one of each; their times do not compare"
+        )
+    for side in (base, newer):
+        for name, codes in side.categories.items():
+            check_codes(name, codes, len(side.words[name]))
     kind = base.users.dtype if len(base) else newer.users.dtype
     users = pl.concat([base.users.cast(kind), newer.users.cast(kind)]).unique().sort()
     users = users.alias("user")
@@ -116,6 +126,7 @@ def joined(base: Histories, newer: Histories, after: int) -> dict[str, Any]:
         "numbers": numbers,
         "words": words,
         "until": max(after, newer.until),
+        "calendar": base.calendar if len(base) else newer.calendar,
     }
 
 
@@ -139,7 +150,8 @@ def _fill(starts, ends, places, source, target):
             at += 1
 
 
-def _text(instant: int) -> str:
+def instant_text(instant: int) -> str:
+    """An instant as people write it, whatever number it is."""
     try:
         return f"{moment(instant).isoformat()}"
     except (OverflowError, ValueError):

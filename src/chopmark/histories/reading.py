@@ -22,6 +22,10 @@ NEVER = -(2**63)
 """The instant before all instants: what an empty history covers."""
 
 
+INSTANTS = ("happened_at", "known_at")
+"""Columns that are times and never fields: as a number, an instant names the event."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fields:
     """Which columns of a frame are what; None where the frame decides."""
@@ -85,7 +89,7 @@ def read_part(frame: Frame, fields: Fields, place: str = "") -> Part:
         )
     users = _users(columns[fields.user], place)
     times = micros(columns[fields.time], place)
-    taken = {fields.user, fields.time, fields.type}
+    taken = {fields.user, fields.time, fields.type, *INSTANTS}
     rest = [name for name in columns.columns if name not in taken]
     texts = (
         [name for name in rest if is_text(columns.schema[name])]
@@ -98,6 +102,11 @@ def read_part(frame: Frame, fields: Fields, place: str = "") -> Part:
         else list(fields.numbers)
     )
     for name in (*texts, *numbers):
+        if name in INSTANTS:
+            raise InvalidTable(
+                f"{place}expected fields of the events, got `{name}`, which is a time; name it as "
+                "`time`, or leave it out"
+            )
         if name not in columns.columns:
             raise InvalidTable(
                 f"{place}expected a column `{name}` in the frame of events"
@@ -185,7 +194,13 @@ def _users(series: pl.Series, place: str) -> pl.Series:
     if is_text(series.dtype):
         return series.cast(pl.String)
     if series.dtype.is_integer():
-        return series.cast(pl.Int64)
+        users = series.cast(pl.Int64, strict=False)
+        if users.null_count():
+            raise InvalidTable(
+                f"{place}expected users within 64 signed bits in column `{series.name}`, got "
+                f"`{series.filter(users.is_null())[0]}`; cast the column to text"
+            )
+        return users
     if series.dtype.is_float():
         _none_missing(series.fill_nan(None), "a user", place)
     raise InvalidTable(

@@ -46,6 +46,7 @@ from numpy.typing import NDArray
 from chopmark.codes import Codes
 from chopmark.errors import ArtifactError, InvalidTable
 from chopmark.features.hashing import mix
+from chopmark.histories.damage import check_codes
 from chopmark.histories.tokenizer import PARTS
 
 if TYPE_CHECKING:
@@ -286,6 +287,7 @@ class Sketch:
         categories, numbers, pulls = {}, {}, {}
         for name, codes in histories.categories.items():
             texts = histories.words[name]
+            check_codes(name, codes, len(texts))
             hashes = hashes_of(pl.Series(texts, dtype=pl.String))
             counts = _count_codes(codes, len(texts))
             seen = np.flatnonzero(counts)

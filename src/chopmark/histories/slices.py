@@ -11,6 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from chopmark.errors import InvalidTable
+from chopmark.histories.damage import check_codes
 
 if TYPE_CHECKING:
     from chopmark.histories.histories import Histories
@@ -87,6 +88,7 @@ class Slices:
 
 
 def _texts(codes: NDArray[np.integer], words: list[str], name: str) -> pl.Series:
+    check_codes(name, codes, len(words))
     known = pl.Series(name, words, dtype=pl.String)
     places = pl.Series(codes.astype(np.int64))
     return known.gather(places.set(places < 0, None)).alias(name)

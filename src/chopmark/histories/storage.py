@@ -37,7 +37,7 @@ FORMAT = "chopmark-histories"
 VERSION = 1
 
 # What numpy raises on headers that are not of its making.
-_BROKEN = (
+BROKEN = (
     ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, RecursionError, MemoryError,
     OSError, EOFError, tokenize.TokenError,
 )  # fmt: skip
@@ -123,6 +123,7 @@ def write_about(
     until: int,
     words: Mapping[str, list[str]],
     numbers: list[str],
+    calendar: bool = True,
 ) -> None:
     """The description, with the size and the checksum of each file that is there."""
     about = {
@@ -132,10 +133,11 @@ def write_about(
         "events": num_events,
         "user_kind": "number" if user_kind == pl.Int64 else "text",
         "until": until,
+        "calendar": calendar,
         "categories": [{"name": name, "words": texts} for name, texts in words.items()],
         "numbers": numbers,
         "files": {
-            path.name: {"bytes": path.stat().st_size, "crc32": _crc(path)}
+            path.name: {"bytes": path.stat().st_size, "crc32": crc_of(path)}
             for path in sorted(folder.glob("*.npy"))
         },
     }
@@ -164,6 +166,7 @@ def save(parts: Mapping[str, Any], folder: str | Path) -> None:
             until=parts["until"],
             words={name: parts["words"][name] for name in parts["categories"]},
             numbers=list(parts["numbers"]),
+            calendar=parts["calendar"],
         )
 
 
@@ -214,11 +217,16 @@ def read(folder: str | Path, *, thorough: bool) -> dict[str, Any]:
         },
         "words": words,
         "until": about["until"],
+        "calendar": about.get("calendar", True),
     }
     if thorough:
         for name, codes in found["categories"].items():
             if codes.max(initial=-1) >= len(words[name]) or codes.min(initial=-1) < -1:
                 raise _damaged(folder, f"category `{name}` has codes without words")
+        times = found["times"]
+        backwards = np.flatnonzero(times[1:] < times[:-1]) + 1
+        if not np.isin(backwards, offsets).all():
+            raise _damaged(folder, "times of a user go backwards")
     return found
 
 
@@ -264,6 +272,7 @@ def _sound(about: dict[str, Any]) -> bool:
         and size(about.get("events"))
         and type(until) is int
         and -(2**63) <= until < 2**63
+        and type(about.get("calendar", True)) is bool
         and about.get("user_kind") in ("number", "text")
         and texts(about.get("numbers"))
         and isinstance(categories, list)
@@ -290,7 +299,7 @@ def _check_file(path: Path, facts: dict[str, int], *, thorough: bool) -> None:
         raise _damaged(
             path.parent, f"file `{path.name}` has {size:,} bytes instead of {facts['bytes']:,}"
         )
-    if thorough and _crc(path) != facts["crc32"]:
+    if thorough and crc_of(path) != facts["crc32"]:
         raise _damaged(path.parent, f"file `{path.name}` has other bytes than were written")
 
 
@@ -305,7 +314,7 @@ def _mapped(path: Path, kind: np.dtype[Any], length: int) -> NDArray[Any]:
             if length
             else np.load(path, allow_pickle=False)  # nothing to map
         )
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _damaged(path.parent, f"file `{path.name}` is no array ({error})") from error
     if array.dtype != kind or array.shape != (length,):
         raise _damaged(
@@ -326,7 +335,8 @@ def _names(folder: Path, texts: NDArray[np.uint8], ends: NDArray[np.int64]) -> p
     return pl.Series("user", pl.from_arrow(array))
 
 
-def _crc(path: Path) -> int:
+def crc_of(path: Path) -> int:
+    """The checksum of a file, read piece by piece."""
     crc = 0
     with path.open("rb") as file:
         while piece := file.read(1 << 22):

@@ -21,6 +21,7 @@ from chopmark.models.blended import TableScorer
 from chopmark.models.layout import Layout
 from chopmark.models.model import Contributions, Scores, Table, Value
 from chopmark.models.scorers import section
+from chopmark.models.sequences import newest
 from chopmark.models.towers import Tower
 
 EMBEDDED = "embedded"
@@ -125,11 +126,7 @@ class EmbeddedScorer:
 
     def embed_row(self, history: object) -> NDArray[np.float32]:
         """(d,) the embedding of a history; of what is no list of events, that of no events."""
-        if isinstance(history, np.ndarray):
-            history = history.tolist()
-        elif hasattr(history, "to_list"):
-            history = history.to_list()
-        events = list(history[-self.length :]) if isinstance(history, list | tuple) else []
+        events = newest(history, self.length)
         found: NDArray[np.float32] = self.tower.embed(self.tokenizer.batch_of_rows([events]))[0]
         return found
 

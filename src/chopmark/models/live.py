@@ -36,6 +36,9 @@ class LiveStates:
 
     Notes
     -----
+    A state holds the whole history. It says what the network says of a history that it reads
+    whole, as recurrent ones do unless their `Shape` has a shorter `length`.
+
     Memory per user: 4 (2 layers + 3) width + 8 types bytes; 4.5 KB for two layers of 128 channels
     and 100 types. One thread at a time.
 

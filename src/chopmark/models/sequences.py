@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chopmark.errors import ArtifactError, InvalidInput, InvalidTable, did_you_mean
+from chopmark.histories.batch import _times
 from chopmark.histories.tokenizer import Tokenizer
 from chopmark.models.artifact import Artifact
 from chopmark.models.kernels import LOG_ODDS_LIMIT, sigmoid
@@ -149,11 +150,7 @@ class SequenceScorer:
 
     def _read(self, history: object) -> list[Any]:
         """The newest events of a value; of what is no list, none."""
-        if isinstance(history, np.ndarray):
-            history = history.tolist()
-        if hasattr(history, "to_list"):
-            history = history.to_list()
-        return list(history[-self.length :]) if isinstance(history, list | tuple) else []
+        return newest(history, self.length)
 
     def _log_odds(self, events: list[Any]) -> float:
         embedding = self.tower.embed(self.tokenizer.batch_of_rows([events]))[0].astype(np.float64)
@@ -171,6 +168,27 @@ class SequenceScorer:
             )
         found: list[Any] = table.get_column(self.column).to_list()
         return found
+
+
+def newest(history: object, length: int) -> list[Any]:
+    """The `length` youngest events of a value, in the order they came in; of what is no list, none.
+
+    By age, as a table is read in training, not by place: a list may be newest first. Of equal
+    ages the later places are taken.
+    """
+    if isinstance(history, np.ndarray):
+        history = history.tolist()
+    elif hasattr(history, "to_list"):
+        history = history.to_list()
+    if not isinstance(history, list | tuple):
+        return []
+    if len(history) <= length:
+        return list(history)
+    times = _times([event.get("age") if isinstance(event, dict) else None for event in history])
+    if (times[1:] >= times[:-1]).all():
+        return list(history[-length:])
+    kept = np.sort(np.argsort(times, kind="stable")[-length:])
+    return [history[place] for place in kept.tolist()]
 
 
 def _head(arrays: Mapping[str, NDArray[Any]], embedding: int) -> tuple[Any, ...]:

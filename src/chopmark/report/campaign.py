@@ -295,6 +295,11 @@ def _extra(targeted: Group, random: Group) -> Estimate:
 def _headline(lift: Estimate) -> str:
     if isnan(lift.value):
         return "Nothing to compare yet: no day had both a targeted and a random group."
+    if not isfinite(lift.value):
+        return (
+            "Nobody of the random group has engaged yet, so nothing can be said of how many times "
+            "as often the targeted do."
+        )
     told = f"{_lifted(lift.value)} ({_lifted(lift.low)} to {_lifted(lift.high)}) times"
     if lift.low > 1.0:
         return f"The targeted engaged {told} as often as the random group."

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from chopmark.errors import InvalidInput, InvalidTable, did_you_mean
 from chopmark.report import words
@@ -33,9 +34,10 @@ EMBEDDING_USES = ("centroids", "probe", "trees")
 _NEEDED = ("candidate", "version", "task", "budget", "seed", "method", "roc_auc")
 _LOWER = ("log_loss", "calibration_error")
 _CELL = ["task", "budget", "seed", "method"]
-_DRAWS = 2_000
-_SEED = 0
 _FEWEST = 4
+_FEWEST_TASKS = 5
+"""A claim is about tasks; of fewer nothing is said."""
+
 _LEAST_DROP = 0.002
 _TASK_LEVEL, _LEVEL = 0.99, 0.95
 
@@ -48,6 +50,8 @@ class Gain:
     ----------
     task, method
         "" stands for all.
+    num_cells, num_tasks
+        What both sides have.
     before, after
         Means of the two sides.
     gain : Estimate
@@ -58,6 +62,7 @@ class Gain:
     task: str
     method: str
     num_cells: int
+    num_tasks: int
     before: float
     after: float
     gain: Estimate
@@ -216,6 +221,7 @@ def gain_of(cells: pl.DataFrame, *, task: str = "", method: str = "") -> Gain:
         task=task,
         method=method,
         num_cells=cells.height,
+        num_tasks=len(groups),
         before=_mean(cells["before"].to_numpy()),
         after=_mean(cells["after"].to_numpy()),
         gain=interval(groups, level=_TASK_LEVEL if task else _LEVEL),
@@ -223,31 +229,22 @@ def gain_of(cells: pl.DataFrame, *, task: str = "", method: str = "") -> Gain:
 
 
 def interval(groups: Sequence[NDArray[np.float64]], *, level: float) -> Estimate:
-    """Mean of the groups' means, with a bootstrap of the groups and of what is in each.
+    """Mean of the groups' means, with the interval of Student's t over these means.
 
-    A group alone is drawn from by itself. NaN ends for fewer than four numbers.
+    Groups are tasks: what is new on another day is another task, so their means are the
+    sample, and of few of them little is known. A group alone is a sample by itself. NaN ends
+    for fewer than four numbers.
     """
     if not groups:
         return Estimate(value=nan, low=nan, high=nan)
-    value = float(np.mean([group.mean() for group in groups]))
+    means = np.array([group.mean() for group in groups])
+    value = float(means.mean())
     if sum(map(len, groups)) < _FEWEST:
         return Estimate(value=value, low=nan, high=nan)
-    rng = np.random.default_rng(_SEED)
-    # (groups, draws): the mean of each group, drawn anew. A bootstrap of few numbers is too
-    # narrow by sqrt((n - 1) / n), which is given back.
-    inner = np.stack([
-        group.mean()
-        + (group[rng.integers(len(group), size=(_DRAWS, len(group)))].mean(axis=1) - group.mean())
-        * np.sqrt(len(group) / max(len(group) - 1, 1))
-        for group in groups
-    ])  # fmt: skip
-    means = inner[0]
-    if len(groups) > 1:
-        which = rng.integers(len(groups), size=(_DRAWS, len(groups)))
-        drawn = inner[which, np.arange(_DRAWS)[:, None]].mean(axis=1)
-        means = value + (drawn - value) * np.sqrt(len(groups) / (len(groups) - 1))
-    low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Estimate(value=value, low=float(low), high=float(high))
+    sample = means if len(groups) > 1 else groups[0]
+    error = float(sample.std(ddof=1)) / np.sqrt(len(sample))
+    reach = float(stdtrit(len(sample) - 1, (1.0 + level) / 2.0)) * error
+    return Estimate(value=value, low=value - reach, high=value + reach)
 
 
 def ranked(results: pl.DataFrame) -> pl.DataFrame:
@@ -335,7 +332,9 @@ def _fine_tuned(known: pl.DataFrame) -> Claim:
     hardest = min(gains, key=lambda name: gains[name].gain.value)
     verdicts = [gain.verdict for gain in gains.values()]
     judgement: Judgement = "not decided"
-    if "worse" in verdicts:
+    if min(gain.num_tasks for gain in gains.values()) < _FEWEST_TASKS:
+        pass
+    elif "worse" in verdicts:
         judgement = "refuted"
     elif all(verdict == "better" for verdict in verdicts):
         judgement = "reproduced"
@@ -391,7 +390,7 @@ def _judgement(gain: Gain) -> Judgement:
         "no difference": "not decided",
         "too few cells": "not decided",
     }
-    return told[gain.verdict]
+    return told[gain.verdict] if gain.num_tasks >= _FEWEST_TASKS else "not decided"
 
 
 def _told(gain: Gain, one: str, two: str) -> str:

@@ -174,7 +174,7 @@ def _body(report: SuiteReport, known: pl.DataFrame, own: pl.DataFrame, title: st
     yield "<h2>Tasks</h2>"
     yield (
         '<p class="look">ROC-AUC on rows of test over the number of labels, mean of the seeds. '
-        "Filled dots: what validation chose. Rest on a dot for its figures.</p>"
+        "Larger dots: what validation chose. Rest on a dot for its figures.</p>"
     )
     yield f"<p>{_key(own)}</p>"
     yield '<div class="grid2">'

@@ -19,7 +19,13 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from chopmark.errors import ArtifactError, InvalidInput, InvalidTable, did_you_mean
+from chopmark.errors import (
+    ArtifactError,
+    DeclarationError,
+    InvalidInput,
+    InvalidTable,
+    did_you_mean,
+)
 from chopmark.histories import Histories, Sketch, Slices, Tokenizer
 from chopmark.models import artifact as artifacts
 from chopmark.models.artifact import Artifact
@@ -27,10 +33,10 @@ from chopmark.models.kernels import LOG_ODDS_LIMIT
 from chopmark.models.metrics import summary
 from chopmark.models.model import Contributions, Scores, Table
 from chopmark.models.sequences import SEQUENCE, SequenceScorer
-from chopmark.models.splits import stratified
+from chopmark.sequence.frames import frame_of
 from chopmark.sequence.network import Head, Tower
 from chopmark.sequence.shape import SEED, Shape
-from chopmark.sequence.supervised import learn, raw_scores
+from chopmark.sequence.supervised import held_out_rows, learn, raw_scores
 from chopmark.sequence.training import Pace
 
 
@@ -51,6 +57,11 @@ class Seq2Win:
         Events of a step.
     seed
         Same seed, table and number of threads: same model.
+    groups
+        Column of the entity that a row is of, such as its user, for tables with several rows of
+        one: all its rows are held out or none, so that training ends, and `training` tells
+        figures, by entities that are new. It is not read otherwise, and no request needs it.
+        Without it rows are held out one by one, as if each were somebody else's.
     start
         A pre-trained tower and its tokenizer to begin with, such as those of a user model.
     progress
@@ -66,6 +77,7 @@ class Seq2Win:
         pace: Pace | None = None,
         budget: int = 8_192,
         seed: int = 0,
+        groups: str | None = None,
         start: tuple[Tower, Tokenizer] | None = None,
         progress: Callable[[float, float], None] | None = None,
     ) -> None:
@@ -73,7 +85,7 @@ class Seq2Win:
         self.shape = shape if start is None else start[0].shape
         self.epochs, self.budget, self.seed = epochs, budget, seed
         self.pace = pace or Pace(steps=4_000, rate=1e-3 if start is None else 3e-4)
-        self.start, self.progress = start, progress
+        self.groups, self.start, self.progress = groups, start, progress
         self._scorer: SequenceScorer | None = None
 
     def fit(
@@ -89,20 +101,29 @@ class Seq2Win:
         Parameters
         ----------
         table
-            A polars DataFrame with a list column of events (`features.Sequence`) and the label.
+            A polars or pandas DataFrame or a pyarrow Table with a list column of events
+            (`features.Sequence`), the label, and the column `groups` if one is named.
         target
             Column of the label, 0 (good) or 1 (bad).
 
         Raises
         ------
         InvalidTable
-            If there is no list column or label, or one class.
+            If there is no list column, label or column of groups, a label is neither 0 nor 1,
+            or there is one class.
         """
-        column = self._list_column(table)
-        y = _labels(table, target)
-        histories = Histories.from_lists(table.get_column(column))
+        frame = frame_of(table)
+        column = self._list_column(frame)
+        if self.shape.calendar:
+            raise DeclarationError(
+                "expected a shape without calendar: a list column holds ages, which have no hour "
+                "or weekday; Shape(calendar=False)"
+            )
+        y = _labels(frame, target)
+        groups = None if self.groups is None else _groups(frame, self.groups)
+        histories = Histories.from_lists(frame.get_column(column))
         pieces = histories.every(0, last=self.shape.length)
-        held_out = stratified(y.astype(np.float64), test_share=1.0 / 7.0, seed=self.seed).test
+        held_out = held_out_rows(y, groups, seed=self.seed)
         if self.start is None:
             tokenizer = Tokenizer.fit(Sketch.of(histories))
             shape = self.shape.fitted(histories)
@@ -128,7 +149,7 @@ class Seq2Win:
         scores = 1.0 / (1.0 + np.exp(-z.astype(np.float64)))
         training = {
             "learner": type(self).__name__,
-            "num_rows": table.height,
+            "num_rows": frame.height,
             "num_bad": int(y.sum()),
             "seed": self.seed,
             "shape": self.shape.to_dict(),
@@ -150,7 +171,7 @@ class Seq2Win:
 
     def score(self, table: Table) -> Scores:
         """(n,) probability of bad, each equal to `scorer.score_row` of its row."""
-        return self.scorer.score(table)
+        return self.scorer.score(frame_of(table))
 
     def predict_proba(self, table: Table) -> NDArray[np.float64]:
         """(n, 2) probabilities of good and bad."""
@@ -159,7 +180,7 @@ class Seq2Win:
 
     def explain(self, table: Table) -> Contributions:
         """What the history adds to the log-odds of each row's score."""
-        return self.scorer.explain(table)
+        return self.scorer.explain(frame_of(table))
 
     def importance(self) -> dict[str, float]:
         """All of it is the history's."""
@@ -209,8 +230,8 @@ class Seq2Win:
         """What training left: rows, shape, steps, held-out metrics."""
         return self.scorer.training
 
-    def _list_column(self, table: Table) -> str:
-        schema: Mapping[str, Any] = table.schema
+    def _list_column(self, frame: pl.DataFrame) -> str:
+        schema: Mapping[str, Any] = frame.schema
         lists = [name for name, kind in schema.items() if isinstance(kind, pl.List)]
         if self.column is not None:
             if self.column not in lists:
@@ -228,25 +249,40 @@ class Seq2Win:
         return lists[0]
 
 
-def _labels(table: Table, target: str) -> NDArray[np.int64]:
-    if target not in table.columns:
+def _groups(frame: pl.DataFrame, name: str) -> NDArray[np.object_]:
+    """(n,) names of entities; the missing are one entity."""
+    if name not in frame.columns:
         raise InvalidTable(
-            f"expected a column `{target}` with the label" + did_you_mean(target, table.columns)
+            f"expected a column `{name}` of groups" + did_you_mean(name, frame.columns)
         )
-    column = table.get_column(target)
+    column = frame.get_column(name)
+    if column.dtype.is_nested():
+        raise InvalidTable(f"expected names or numbers of groups in `{name}`, got {column.dtype}")
+    names: NDArray[np.object_] = column.cast(pl.String).fill_null("").to_numpy()
+    return names
+
+
+def _labels(frame: pl.DataFrame, target: str) -> NDArray[np.int64]:
+    if target not in frame.columns:
+        raise InvalidTable(
+            f"expected a column `{target}` with the label" + did_you_mean(target, frame.columns)
+        )
+    column = frame.get_column(target)
     if column.null_count() or not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
         raise InvalidTable(
             f"expected 0 (good) or 1 (bad) in each row of `{target}`, got {column.null_count()} "
             f"missing labels and values of type {column.dtype}"
         )
-    y: NDArray[np.int64] = column.cast(pl.Int64).to_numpy()
-    counts = np.bincount(y.clip(0, 2), minlength=3)
-    if counts[2] or y.min(initial=0) < 0 or min(counts[:2]) < 2:
+    values: NDArray[np.float64] = column.cast(pl.Float64).to_numpy()
+    good, bad = int((values == 0.0).sum()), int((values == 1.0).sum())
+    others = values[(values != 0.0) & (values != 1.0)]
+    if len(others) or min(good, bad) < 2:
+        such = f" such as {others[0]:g}" if len(others) else ""
         raise InvalidTable(
-            f"expected labels 0 and 1 in `{target}`, two rows of each or more, got "
-            f"{counts[0]} of 0, {counts[1]} of 1 and {len(y) - counts[0] - counts[1]} others"
+            f"expected labels 0 and 1 in `{target}`, two rows of each or more, got {good} of 0, "
+            f"{bad} of 1 and {len(others)} others{such}"
         )
-    return y
+    return values.astype(np.int64)
 
 
 def _packed(

@@ -24,6 +24,7 @@ Kind = Literal["recurrent", "transformer", "seed"]
 
 _SHORTEST, _LONGEST = 60.0, 2.0 * 365.0 * 86_400.0
 _GAPS = 100_000
+_ALL = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,8 @@ class Shape:
     heads
         Of attention; a multiple of 4 of them fits into `width` for "transformer".
     length
-        The most recent events that are read.
+        The most recent events that are read; 0, the default, is all of them (up to a million)
+        where the encoder is recurrent and 256 where it attends, at a cost that grows squared.
     dropout
         Share of each layer's output that is left out in training.
     calendar
@@ -55,7 +57,7 @@ class Shape:
     width: int = 128
     depth: int = 1
     heads: int = 8
-    length: int = 1024
+    length: int = 0
     dropout: float = 0.1
     calendar: bool = False
     lifetimes: tuple[float, float] | None = None
@@ -66,6 +68,8 @@ class Shape:
                 f"expected one of {', '.join(get_args(Kind))} as the kind of encoder, got "
                 f"`{self.kind}`"
             )
+        if self.length == 0:
+            object.__setattr__(self, "length", _ALL if self.kind == "recurrent" else 256)
         numbers = (self.width, self.depth, self.heads, self.length)
         if min(numbers) < 1 or not 0.0 <= self.dropout < 1.0:
             raise DeclarationError(
@@ -119,8 +123,8 @@ class Shape:
 
 
 RECURRENT = Shape()
-TRANSFORMER = Shape(kind="transformer", depth=4, length=256)
-SEED = Shape(kind="seed", depth=4, length=256)
+TRANSFORMER = Shape(kind="transformer", depth=4)
+SEED = Shape(kind="seed", depth=4)
 
 
 def lifetimes_of(histories: Histories) -> tuple[float, float]:

@@ -14,6 +14,7 @@ out-of-distribution", 2022.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from chopmark.errors import InvalidTable
 from chopmark.histories import Slices, Tokenizer
 from chopmark.models.splits import stratified
 from chopmark.sequence.batches import batches
@@ -33,6 +35,7 @@ Floats = NDArray[np.float64]
 _ROUNDS = 24
 _LEAST_GAIN = 1e-4
 _STANDARD_ROWS = 2_000
+_HELD_OUT = 1.0 / 7.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +86,13 @@ def learn(
     pretrained
         Whether the tower knows something already.
     held_out
-        Rows to judge by; a seventh, drawn by class, where not given.
+        Rows to judge by; where not given a seventh of the users, all rows of a user on one
+        side (`held_out_rows`).
     """
     rng = np.random.default_rng((seed, 77))
     if held_out is None:
-        held_out = stratified(y.astype(np.float64), test_share=1.0 / 7.0, seed=seed).test
+        owners = np.searchsorted(pieces.histories.offsets, pieces.starts, side="right")
+        held_out = held_out_rows(y, owners, seed=seed)
     rows = np.setdiff1d(np.arange(len(y)), held_out)
     num_outputs = 1 if y.max() < 2 else int(y.max()) + 1
     head = Head(tower.embedding, num_outputs, torch.Generator().manual_seed(seed))
@@ -110,11 +115,13 @@ def learn(
     reader = tokenizer.reader(pieces.histories)
     dropout = tower.shape.dropout
 
-    def loss(step_rng: np.random.Generator) -> Tensor:
+    def loss(step_rng: np.random.Generator) -> Tensor | None:
         if not queue:
             queue.extend(_parts(rows, lengths, budget, alike, rng))
         part = queue.pop()
         own = part[trainer.ranks.rank :: trainer.ranks.size]
+        if not len(own):
+            return None  # the mean loss of no rows is no number, which would void all shares
         inputs = Inputs.of(reader.batch(pieces[own]), tower.layout, device)
         z_BC = head(tower(inputs)[1], dropout)
         return _loss(z_BC, torch.from_numpy(y[own]).to(device))
@@ -139,6 +146,44 @@ def learn(
     trainer.network.cpu().eval()
     return Learned(tower=tower, head=head, held_out_loss=best_loss, best_round=best_round,
                    steps=trainer.step)  # fmt: skip
+
+
+def held_out_rows(
+    y: NDArray[np.int64], groups: NDArray[Any] | None = None, *, seed: int
+) -> NDArray[np.int64]:
+    """Row numbers of about a seventh of the rows, to judge by.
+
+    Parameters
+    ----------
+    y
+        (m,) classes. Rows are drawn in equal shares of each, groups of each highest class.
+    groups
+        (m,) the entity of each row, such as its user: no entity has rows on both sides. A row
+        that the network has learned from tells it the label of all rows that are like it.
+
+    Raises
+    ------
+    InvalidTable
+        If the rows that are left to learn from would lack a class.
+    """
+    if groups is None:
+        return stratified(y.astype(np.float64), test_share=_HELD_OUT, seed=seed).test
+    names, entity = np.unique(groups, return_inverse=True)
+    most = np.zeros(len(names), dtype=np.int64)
+    np.maximum.at(most, entity, y)
+    rng = np.random.default_rng(seed)
+    apart = np.zeros(len(names), dtype=bool)
+    for label in np.unique(most):
+        own = rng.permutation(np.flatnonzero(most == label))
+        # At least one of each, as long as one is left to learn from.
+        apart[own[: min(max(round(len(own) * _HELD_OUT), 1), len(own) - 1)]] = True
+    held_out = apart[entity]
+    if apart.any() and len(np.unique(y[~held_out])) == len(np.unique(y)):
+        return np.flatnonzero(held_out)
+    raise InvalidTable(
+        f"expected some groups of rows with each label, to hold whole groups out, got {len(names)} "
+        f"groups of {len(y)} rows; label rows of more groups"
+    )
 
 
 def raw_scores(

@@ -8,7 +8,7 @@ from its number and the seed, so a checkpoint needs no state of a generator. Ser
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -78,6 +78,9 @@ class Trainer:
         Factor on the rate of some modules' parameters by prefix, such as lower layers'.
     ranks
         The processes that train; alone by default.
+    about
+        What else a checkpoint must be of to be gone on from, such as the hash of the tokenizer
+        and the number of events, as JSON takes it.
     """
 
     def __init__(
@@ -88,10 +91,13 @@ class Trainer:
         seed: int = 0,
         rates: dict[str, float] | None = None,
         ranks: Ranks | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.network = torch.nn.ModuleDict(modules)
         self.pace, self.seed, self.ranks = pace, seed, ranks or Ranks.joined()
         self.network.to(self.ranks.device)
+        # As it comes back from a file: tuples are lists there.
+        self._about: dict[str, Any] = json.loads(json.dumps(dict(about or {})))
         self.step = 0
         self.spent = 0.0
         self._named = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
@@ -162,7 +168,8 @@ class Trainer:
             tensors[f"mean.{name}"] = self._mean[name]
             for key, value in self._optimizer.state[parameter].items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value).detach()
-        about = {"format": _FORMAT, "step": self.step, "spent": self.spent, "seed": self.seed}
+        about = {"format": _FORMAT, "step": self.step, "spent": self.spent, "seed": self.seed,
+                 "of": self._about}  # fmt: skip
         flat = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         write_whole(path, save(flat, {"about": json.dumps(about)}))
 
@@ -172,7 +179,8 @@ class Trainer:
         Raises
         ------
         ArtifactError
-            If it is cut or damaged, or of another network or seed; nothing is changed then.
+            If it is cut or damaged, or of another network, seed or `about`; nothing is changed
+            then.
         """
         tensors, about = read_tensors(path)
         if about.get("format") != _FORMAT or about.get("seed") != self.seed:
@@ -181,25 +189,53 @@ class Trainer:
                 f"{about.get('format')}; expected seed {self.seed} and format {_FORMAT}: delete "
                 "it to begin anew"
             )
+        step, spent = _progress(about, path)
+        self._check_of(about.get("of"), path)
         for name, parameter in self._named:
-            for part in ("now", "mean", "exp_avg", "exp_avg_sq"):
+            for part in ("now", "mean", "exp_avg", "exp_avg_sq", "step"):
+                shape = torch.Size([]) if part == "step" else parameter.shape
                 found = tensors.get(f"{part}.{name}")
-                if found is None or found.shape != parameter.shape:
+                if found is None or found.shape != shape:
                     raise ArtifactError(
                         f"checkpoint `{path.name}` holds another network: {part} of `{name}` is "
                         f"{'missing' if found is None else tuple(found.shape)}, expected "
-                        f"{tuple(parameter.shape)}; delete it to begin anew"
+                        f"{tuple(shape)}; delete it to begin anew"
+                    )
+                if (
+                    not found.is_floating_point()
+                    or not bool(torch.isfinite(found).all())
+                    or (part in ("exp_avg_sq", "step") and bool((found < 0).any()))
+                ):
+                    raise ArtifactError(
+                        f"checkpoint `{path.name}` is damaged: {part} of `{name}` is not finite, "
+                        "below 0 or no number; delete it to begin anew"
                     )
         with torch.no_grad():
             for name, parameter in self._named:
                 parameter.copy_(tensors[f"now.{name}"])
                 self._mean[name].copy_(tensors[f"mean.{name}"])
                 self._optimizer.state[parameter] = {
-                    "step": tensors[f"step.{name}"],
-                    "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
-                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+                    "step": tensors[f"step.{name}"].to(torch.float32, copy=True),
+                    "exp_avg": tensors[f"exp_avg.{name}"].to(parameter, copy=True),
+                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter, copy=True),
                 }
-        self.step, self.spent = int(about["step"]), float(about["spent"])
+        self.step, self.spent = step, spent
+
+    def _check_of(self, found: object, path: Path) -> None:
+        """Refuse a checkpoint of other data, tokens or options."""
+        if found == self._about:
+            return
+        told = found if isinstance(found, dict) else {}
+        names = [name for name in {**self._about, **told}
+                 if told.get(name) != self._about.get(name)]  # fmt: skip
+        some = "; ".join(
+            f"{name} was {_short(told.get(name))} and is {_short(self._about.get(name))}"
+            for name in names[:3]
+        )
+        raise ArtifactError(
+            f"checkpoint `{path.name}` is of another training ({some or 'it does not say of what'})"
+            ": go on with what it was begun with, or delete it to begin anew"
+        )
 
     def _take(self, loss: Loss, done: float) -> float:
         """One step; gives its loss."""
@@ -246,12 +282,36 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as stored:
             about = json.loads((stored.metadata() or {}).get("about", "{}"))
+        if not isinstance(about, dict):
+            raise ValueError("what it says about itself is no object")
         return load_file(path), about
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, RecursionError, SafetensorError, ValueError) as error:
         raise ArtifactError(
             f"checkpoint `{path.name}` cannot be read ({error}); it was cut or damaged: delete it "
             "to begin anew"
         ) from error
+
+
+def _progress(about: Mapping[str, Any], path: Path) -> tuple[int, float]:
+    """Steps and seconds that a checkpoint tells."""
+    step, spent = about.get("step"), about.get("spent")
+    whole = isinstance(step, int) and not isinstance(step, bool)
+    if (
+        not whole
+        or not 0 <= step < 1 << 53  # type: ignore[operator]
+        or not isinstance(spent, int | float)
+        or not 0.0 <= spent < math.inf
+    ):
+        raise ArtifactError(
+            f"checkpoint `{path.name}` is damaged: expected its step and seconds as numbers of at "
+            f"least 0, got {_short(step)} and {_short(spent)}; delete it to begin anew"
+        )
+    return int(step), float(spent)  # type: ignore[arg-type]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def fastest_threads(work: Callable[[], object], *, most: int | None = None) -> int:

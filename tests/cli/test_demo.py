@@ -41,13 +41,13 @@ def test_the_demo_shows_parts_weights_and_why(chopmark, monkeypatch, tmp_path):
     assert ("Events of the history" in out) == ("seq2win" in scorer.names)
 
 
-def test_without_torch_training_says_what_is_left_out(chopmark, ingested, monkeypatch, tmp_path):
+def test_without_torch_easyml_is_trained_and_a_blend_says_what_it_needs(
+    chopmark, ingested, monkeypatch, tmp_path
+):
     data = shutil.copytree(ingested, tmp_path / "data")
     monkeypatch.setitem(sys.modules, "torch", None)
     code, out, errors = chopmark("train", data)
     assert (code, errors) == (0, "")
-    assert "Seq2Win and the embedding of histories are left out" in out
-    assert "pip install 'chopmark[deep]'" in out
     assert "The last quarter of the rows, unseen" in out
     before = DataFolder(data).model.read_bytes()
     assert not lists_of(load_scorer(DataFolder(data).model))

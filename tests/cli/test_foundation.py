@@ -417,7 +417,7 @@ def spoiled(here, space, folder):
         (("benchmark", "x", "--small", "--sets", "mars", "--results", out), "got `mars`"),
         (("benchmark", "x", "--space", space, "--steps", 3, "--results", out), "got both"),
         (("benchmark", "x", "--seeds", 0, "--results", out), "--seeds of at least 1"),
-        ((*plan, "--budget", 0), "budget of at least 1"),
+        ((*plan, "--budget", 0), "budget, a whole number of at least 1"),
         ((*plan, "--budget", 5, "--explore", 10), "--explore from 0 to 1", "write 0.1"),
         ((*plan, "--budget", 5, "--out", folder / "list.txt"), ".csv, .jsonl, .parquet"),
         ((*plan, "--budget", 5, "--as-of", "1960-01-01"), "users with an event by the instant"),

@@ -264,6 +264,21 @@ def test_the_figures_of_what_is_saved_are_those_of_the_file(here, space, tmp_pat
     ties = (scores[y == 1][:, None] == scores[y == 0]).mean()
     assert adapted.judged["roc_auc"] == pytest.approx(above + ties / 2, abs=1e-9)
     assert adapted.judged["roc_auc"] > 0.75, "who buys often is told from events alone"
+    assert scorer.training["held_out"] == adapted.judged
+
+
+def test_the_request_that_is_shown_is_nobodys(here, space):
+    frame = folder_events(here)
+    secret = pl.format("{}@example.com", frame["user"]).alias("email")
+    histories = Histories.from_frame(frame.with_columns(secret))
+    model = UserModel.load(space)
+    labels = read_labels(pl.read_csv(here / "labels.csv"), histories)
+    example = adapt(model, histories, labels, methods=("probe",)).example
+    words = dict(zip(model.tokenizer.fields, model.tokenizer.words, strict=True))
+    assert len(example) == 3
+    for event in example:
+        assert set(event) <= {"age", *words, *model.tokenizer.sources}
+        assert all(event[name] in words[name] for name in words)
 
 
 def test_a_users_rows_stay_together_and_a_given_split_is_kept(here):

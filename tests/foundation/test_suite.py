@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from chopmark.datasets.rhythm import rhythm
 from chopmark.datasets.sequences import SequenceData, Task
 from chopmark.errors import InvalidInput, StoreError
+from chopmark.foundation.candidates import METHODS, Training
 from chopmark.foundation.suite import CHOSEN, _Runner, read_results, run_suite
 from chopmark.foundation.suitetasks import SuiteSet, TaskRows, budgeted, rows_of, suite_sets
 from chopmark.foundation.usermodel import UserModel
-from chopmark.foundation.uses import METHODS, Training
 from chopmark.histories import Histories
 from chopmark.report.suitepage import write_suite_report
 from chopmark.sequence.shape import Shape

@@ -5,23 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chopmark.errors import DeclarationError, InvalidInput
+from chopmark.foundation.candidates import METHODS, Training, Views, newest
+from chopmark.foundation.chances import FIGURES, blended, gained, judged
 from chopmark.foundation.usermodel import UserModel
-from chopmark.foundation.uses import (
-    BLEND,
-    FIGURES,
-    METHODS,
-    Training,
-    Views,
-    _best,
-    _groups,
-    _mixed,
-    _parted,
-    blended,
-    choose,
-    gained,
-    judged,
-    newest,
-)
+from chopmark.foundation.uses import BLEND, _groups, _mixed, _parted, best_of, choose
 from chopmark.histories import Aggregates, Histories
 from chopmark.models import metrics
 from chopmark.models.splits import stratified
@@ -315,10 +302,10 @@ def figures(**areas):
 
 
 def test_of_two_that_are_as_good_the_simpler_is_chosen():
-    assert _best(figures(trees=(0.8, 0.3), probe=(0.7995, 0.31))) == "probe"
-    assert _best(figures(trees=(0.8, 0.3), probe=(0.79, 0.3))) == "trees"
+    assert best_of(figures(trees=(0.8, 0.3), probe=(0.7995, 0.31))) == "probe"
+    assert best_of(figures(trees=(0.8, 0.3), probe=(0.79, 0.3))) == "trees"
     # Both rank ten rows without fault; one of them knows why.
-    assert _best(figures(trees=(1.0, 0.1), probe=(1.0, 0.6))) == "trees"
+    assert best_of(figures(trees=(1.0, 0.1), probe=(1.0, 0.6))) == "trees"
 
 
 @settings(max_examples=25, deadline=None)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from chopmark.foundation.adapting import Adapted, Labels
-    from chopmark.foundation.uses import Training
+    from chopmark.foundation.candidates import Training
 
 _FIGURES = ("valid_roc_auc", "roc_auc", "pr_auc", "log_loss", "calibration_error")
 _ONE_SIDED = 1.645
@@ -78,7 +78,7 @@ def adapt(
     need_torch()
     from chopmark.foundation.adapting import adapt as adapt_space
     from chopmark.foundation.adapting import read_labels
-    from chopmark.foundation.uses import METHODS
+    from chopmark.foundation.candidates import METHODS
     from chopmark.tabular.tables import frame_of
 
     check_output(out, space, events, labels)
@@ -126,7 +126,7 @@ def adapt(
 def _training(steps: int | None) -> "Training":
     from dataclasses import replace
 
-    from chopmark.foundation.uses import Training
+    from chopmark.foundation.candidates import Training
 
     usual = Training()
     if steps is None:
@@ -183,7 +183,7 @@ def _show(adapted: "Adapted", num_test: int) -> None:
 
 
 def _curl(adapted: "Adapted") -> str:
-    """A request with the last events of somebody, as a shell takes it."""
+    """A request with a made-up history, as a shell takes it."""
     from chopmark.foundation.adapting import HISTORY
 
     body = json.dumps({HISTORY: adapted.example}).replace("'", "\\u0027")

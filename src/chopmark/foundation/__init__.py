@@ -13,6 +13,7 @@ from chopmark.errors import MissingExtra
 if TYPE_CHECKING:
     from chopmark.foundation.adapting import adapt as adapt
     from chopmark.foundation.adapting import read_labels as read_labels
+    from chopmark.foundation.candidates import Training as Training
     from chopmark.foundation.embeddings import Embeddings as Embeddings
     from chopmark.foundation.learners import TreeLearner as TreeLearner
     from chopmark.foundation.learners import aggregates_of as aggregates_of
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from chopmark.foundation.targeting import Learner as Learner
     from chopmark.foundation.targeting import SmartTargeting as SmartTargeting
     from chopmark.foundation.usermodel import UserModel as UserModel
-    from chopmark.foundation.uses import Training as Training
     from chopmark.foundation.uses import Uses as Uses
     from chopmark.foundation.uses import choose as choose
 
@@ -48,11 +48,8 @@ _HOMES = {
     "usermodel": ("UserModel",),
     "similarity": ("Similarity",),
     "static": ("StaticEmbedding",),
-    "uses": (
-        "Training",
-        "Uses",
-        "choose",
-    ),
+    "candidates": ("Training",),
+    "uses": ("Uses", "choose"),
     "adapting": (
         "adapt",
         "read_labels",

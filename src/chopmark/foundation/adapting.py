@@ -12,8 +12,10 @@ artifact of embedding and model. The others stand in the table to be compared wi
 Serves G13 to G17 and B8 of the requirements.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from chopmark.errors import InvalidInput, InvalidTable, did_you_mean
+from chopmark.foundation.candidates import METHODS, Training, newest
+from chopmark.foundation.chances import FIGURES, gained, judged
 from chopmark.foundation.static import StaticEmbedding
 from chopmark.foundation.usermodel import UserModel
-from chopmark.foundation.uses import FIGURES, METHODS, Training, Uses, _best, choose, gained, judged
+from chopmark.foundation.uses import Uses, best_of, choose
 from chopmark.histories import Histories, Slices
 from chopmark.histories.histories import instants
 from chopmark.models.splits import stratified
@@ -95,7 +99,7 @@ class Adapted:
     error : float
         Standard error of its ROC-AUC.
     example : list of dict
-        The last events of somebody in test, as JSON takes them.
+        A made-up history of words that the model knows, as JSON takes it.
     """
 
     model: Seq2Win | StaticEmbedding
@@ -222,20 +226,21 @@ def adapt(
     )
     held = pieces[labels.test]
     figures = _figures(uses, held, labels.y[labels.test])
-    use = _best({name: uses.figures[name] for name in able})
+    use = best_of({name: uses.figures[name] for name in able})
     told(f"{use}, to be saved", len(methods) + 1)
     last = user_model.shape.length
     model = _model(use, user_model, training, seed)
-    model.fit(_table(_newest(pieces[both], last), labels.users.gather(both), labels.y[both]))
-    found = model.predict_proba(_table(_newest(held, last)))
+    model.fit(_table(newest(pieces[both], last), labels.users.gather(both), labels.y[both]))
+    found = model.predict_proba(_table(newest(held, last)))
     told("", total)
     y = labels.y[labels.test]
     _, error = gained(y, found, np.full_like(found, 0.5))
+    told_of = judged(y, found)
     return Adapted(
-        model=model,
+        model=_telling(model, told_of),
         use=use,
         figures=figures,
-        judged=judged(y, found),
+        judged=told_of,
         error=error,
         example=_example(user_model),
     )
@@ -372,9 +377,17 @@ def _table(pieces: Slices, users: pl.Series | None = None, y: Rows | None = None
     return pl.DataFrame({**known, **columns, **labels})
 
 
-def _newest(pieces: Slices, last: int) -> Slices:
-    starts = np.maximum(pieces.starts, pieces.ends - last)
-    return Slices(pieces.histories, starts, pieces.ends, pieces.now)
+def _telling(
+    model: Seq2Win | StaticEmbedding, figures: Mapping[str, float | None]
+) -> Seq2Win | StaticEmbedding:
+    """The model as its file will be, which tells what unseen users said of it: the rows that
+    stopped its training flatter it."""
+    artifact = model.scorer.artifact
+    training = {**artifact.header["training"], "held_out": dict(figures)}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.chopmark"
+        replace(artifact, header={**artifact.header, "training": training}).save(path)
+        return type(model).load(path)
 
 
 def _example(user_model: UserModel) -> list[dict[str, Any]]:

@@ -233,10 +233,6 @@ class Distil(Open):
     Counts, recencies and means per type are what a careful analyst would ask of any history;
     an embedding that does not hold them loses to them. Each is told as its rank among the
     windows of a sample, so that no scale counts more than another.
-
-    References
-    ----------
-    Egor Shestov et al., "LATTE: ...statistics of a client as a teacher", 2025: the idea.
     """
 
     def __init__(self, tower: Tower, generator: torch.Generator, sample: Slices) -> None:

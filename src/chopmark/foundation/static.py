@@ -24,7 +24,6 @@ from chopmark.errors import (
     DeclarationError,
     InvalidInput,
     InvalidTable,
-    did_you_mean,
 )
 from chopmark.foundation.usermodel import UserModel
 from chopmark.histories import Histories
@@ -35,7 +34,7 @@ from chopmark.models.embedded import EMBEDDED, MODEL, TOWER, EmbeddedScorer, col
 from chopmark.models.families import scorer_of
 from chopmark.models.model import Contributions, Model, Scores, Table
 from chopmark.sequence.frames import frame_of as event_frame_of
-from chopmark.sequence.frames import lists_in
+from chopmark.sequence.frames import list_column, lists_in
 from chopmark.tabular.easyml import EasyML
 from chopmark.tabular.tables import frame_of
 
@@ -97,7 +96,7 @@ class StaticEmbedding:
         if self.user_model is None:
             raise InvalidInput("a loaded StaticEmbedding has no user model to be fitted with")
         frame = _frame_of(table)
-        column = self._list_column(frame)
+        column = list_column(frame, self.column)
         if self.user_model.shape.calendar:
             raise DeclarationError(
                 "expected a user model without calendar: a list column holds ages, which have no "
@@ -186,23 +185,6 @@ class StaticEmbedding:
     def training(self) -> Mapping[str, Any]:
         """What training left: that of the model inside, the space, and importance."""
         return self.scorer.training
-
-    def _list_column(self, frame: pl.DataFrame) -> str:
-        lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
-        if self.column is not None:
-            if self.column not in lists:
-                raise InvalidTable(
-                    f"expected a list column `{self.column}` of events, got "
-                    f"{frame.schema.get(self.column, 'no such column')}"
-                    + did_you_mean(self.column, lists)
-                )
-            return self.column
-        if len(lists) != 1:
-            raise InvalidTable(
-                f"expected one list column of events, got {len(lists)} "
-                f"({', '.join(lists) or 'none'}): name the one to read (column=)"
-            )
-        return lists[0]
 
 
 def _frame_of(table: Table) -> pl.DataFrame:

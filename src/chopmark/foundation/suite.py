@@ -28,9 +28,11 @@ import numpy as np
 import polars as pl
 
 from chopmark.errors import InvalidInput, StoreError
+from chopmark.foundation.candidates import METHODS, Training, Views
+from chopmark.foundation.chances import judged
 from chopmark.foundation.suitetasks import SuiteSet, TaskRows, budgeted, rows_of, suite_sets
 from chopmark.foundation.usermodel import UserModel
-from chopmark.foundation.uses import METHODS, Training, Uses, Views, choose, judged
+from chopmark.foundation.uses import Uses, choose
 from chopmark.histories import Aggregates, Histories
 from chopmark.sequence.training import Pace
 

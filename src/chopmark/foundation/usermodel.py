@@ -1,7 +1,7 @@
 """A user foundation model: all histories in, one vector per user out, for every task.
 
     model = UserModel().fit(histories)
-    vectors = model.embed(histories)                  # (users, 256) float32
+    vectors = model.embed(histories)                  # (users, 514) float32
     model.save("space.chopmark")
 
 No labels are needed. What is saved holds numbers alone; `space` names it, and vectors of one
@@ -58,7 +58,8 @@ class UserModel:
         Of the encoder.
     task
         What it is trained on: "pairs" as the seed has it, "contrast" (InfoNCE), "next", the
-        sum of the last two ("mixed", the default), "masked" or "bert".
+        sum of these two and of the hand-made aggregates to be told ("mixed", the default),
+        "masked" or "bert".
     pace
         Steps or seconds, and rates.
     window
@@ -125,7 +126,7 @@ class UserModel:
             If fewer than two users have two events.
         """
         tokenizer = tokenizer or Tokenizer.fit(Sketch.of(histories))
-        self.shape = self.shape.fitted(histories)
+        shape = self.shape.fitted(histories)
         lengths = np.diff(histories.offsets)
         able = np.flatnonzero(lengths > 1)
         if len(able) < 2:
@@ -134,7 +135,7 @@ class UserModel:
                 f"{len(able)} among {len(histories)} users"
             )
         generator = torch.Generator().manual_seed(self.seed)
-        tower = Tower(self.shape, tokenizer, generator)
+        tower = Tower(shape, tokenizer, generator)
         if weights is not None:
             tower.load_state_dict(dict(weights))
         objective = self._objective(tower, tokenizer, histories, generator)
@@ -144,7 +145,7 @@ class UserModel:
             seed=self.seed,
             about={
                 "tokenizer": tokenizer.hash,
-                "shape": self.shape.to_dict(),
+                "shape": shape.to_dict(),
                 "layout": tower.layout.to_dict(),
                 **self._settings(),
                 "num_users": len(histories),

@@ -1,11 +1,12 @@
 """Tables with list columns, of whichever library, as Polars."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from chopmark.errors import InvalidTable
+from chopmark.errors import InvalidTable, did_you_mean
 from chopmark.models.model import Table
 
 
@@ -45,3 +46,28 @@ def lists_in(table: Any) -> list[str]:
         if first and isinstance(first[0], list | tuple | np.ndarray):
             found.append(name)
     return found
+
+
+def list_column(frame: pl.DataFrame, named: str | None) -> str:
+    """The list column of events that is named, or the only one.
+
+    Raises
+    ------
+    InvalidTable
+        If there is no such column, or several and none is named.
+    """
+    schema: Mapping[str, Any] = frame.schema
+    lists = [name for name, kind in schema.items() if isinstance(kind, pl.List)]
+    if named is not None:
+        if named not in lists:
+            raise InvalidTable(
+                f"expected a list column `{named}` of events, got "
+                f"{schema.get(named, 'no such column')}" + did_you_mean(named, lists)
+            )
+        return named
+    if len(lists) != 1:
+        raise InvalidTable(
+            f"expected one list column of events, got {len(lists)} "
+            f"({', '.join(lists) or 'none'}): name the one to read (column=)"
+        )
+    return lists[0]

@@ -26,14 +26,14 @@ from chopmark.errors import (
     InvalidTable,
     did_you_mean,
 )
-from chopmark.histories import Histories, Sketch, Slices, Tokenizer
+from chopmark.histories import Histories, Sketch, Tokenizer
 from chopmark.models import artifact as artifacts
 from chopmark.models.artifact import Artifact
 from chopmark.models.kernels import LOG_ODDS_LIMIT
 from chopmark.models.metrics import summary
 from chopmark.models.model import Contributions, Scores, Table
 from chopmark.models.sequences import SEQUENCE, SequenceScorer
-from chopmark.sequence.frames import frame_of
+from chopmark.sequence.frames import frame_of, list_column
 from chopmark.sequence.network import Head, Tower
 from chopmark.sequence.shape import SEED, Shape
 from chopmark.sequence.supervised import held_out_rows, learn, raw_scores
@@ -113,7 +113,7 @@ class Seq2Win:
             or there is one class.
         """
         frame = frame_of(table)
-        column = self._list_column(frame)
+        column = list_column(frame, self.column)
         if self.shape.calendar:
             raise DeclarationError(
                 "expected a shape without calendar: a list column holds ages, which have no hour "
@@ -230,24 +230,6 @@ class Seq2Win:
         """What training left: rows, shape, steps, held-out metrics."""
         return self.scorer.training
 
-    def _list_column(self, frame: pl.DataFrame) -> str:
-        schema: Mapping[str, Any] = frame.schema
-        lists = [name for name, kind in schema.items() if isinstance(kind, pl.List)]
-        if self.column is not None:
-            if self.column not in lists:
-                raise InvalidTable(
-                    f"expected a list column `{self.column}` of events, got "
-                    f"{schema.get(self.column, 'no such column')}"
-                    + did_you_mean(self.column, lists)
-                )
-            return self.column
-        if len(lists) != 1:
-            raise InvalidTable(
-                f"expected one list column of events, got {len(lists)} "
-                f"({', '.join(lists) or 'none'}): name the one to read (column=)"
-            )
-        return lists[0]
-
 
 def _groups(frame: pl.DataFrame, name: str) -> NDArray[np.object_]:
     """(n,) names of entities; the missing are one entity."""
@@ -312,8 +294,3 @@ def _packed(
         arrays={name: tensor.detach().numpy() for name, tensor in weights.items()},
     )
     return SequenceScorer(artifacts.unpack(artifact.pack()))
-
-
-def pieces_of(table: Table, column: str, *, last: int) -> Slices:
-    """The newest events of each row of a list column."""
-    return Histories.from_lists(table.get_column(column)).every(0, last=last)

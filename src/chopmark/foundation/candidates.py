@@ -1,0 +1,355 @@
+"""The candidates among which `foundation.uses` chooses, each behind one interface.
+
+Each is fitted on the same views of the same rows and gives probabilities of classes; two train
+the network, two measure likeness, the others read the frozen embedding, aggregates, or both.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from chopmark.errors import InvalidInput
+from chopmark.foundation.chances import (
+    SMALLEST,
+    Chances,
+    Codes,
+    both,
+    log_loss,
+    normed,
+    sigmoid,
+    softmax,
+)
+from chopmark.foundation.similarity import Similarity
+from chopmark.foundation.usermodel import UserModel
+from chopmark.histories import Aggregates, Slices, Tokenizer
+from chopmark.models.calibration import Calibration
+from chopmark.sequence.network import Tower
+from chopmark.sequence.supervised import Learned, learn, raw_scores
+from chopmark.sequence.training import Pace
+
+Rows = NDArray[np.int64]
+Numbers = NDArray[np.float32]
+
+METHODS = (
+    "positives only",
+    "centroids",
+    "probe",
+    "aggregates",
+    "trees",
+    "trees and aggregates",
+    "fine-tuned",
+    "from scratch",
+)
+"""All uses, the simplest first: of two that are as good, the earlier one is chosen."""
+
+_TREES: dict[str, Any] = {
+    "learning_rate": 0.03,
+    "num_leaves": 15,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "max_bin": 63,
+    "num_threads": 1,
+    "deterministic": True,
+    "force_col_wise": True,
+    "verbosity": -1,
+}
+_FINE, _SCRATCH = Pace(steps=4_000, rate=3e-4), Pace(steps=4_000, rate=1e-3)
+_MOST_TREES = 1_500
+_PATIENCE = 100
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_CROSS_VALIDATED = 2_000
+_SHARPNESS = np.geomspace(0.5, 64.0, 15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How the two uses that train the network do so.
+
+    Parameters
+    ----------
+    fine, scratch
+        Steps and rates with a pre-trained network and with a fresh one.
+    epochs
+        How often each labelled row is seen at most.
+    budget
+        Events of a step.
+    """
+
+    fine: Pace = _FINE
+    scratch: Pace = _SCRATCH
+    epochs: float = 12.0
+    budget: int = 8_192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Views:
+    """Pieces of histories as the uses read them: computed once, used by all.
+
+    Attributes
+    ----------
+    pieces : m pieces
+    embedding : (m, d)
+    columns : (m, k)
+        Aggregates, and what else is known of the user; NaN where there is none.
+    """
+
+    pieces: Slices
+    embedding: Numbers
+    columns: Numbers
+
+    @classmethod
+    def of(
+        cls,
+        user_model: UserModel,
+        pieces: Slices,
+        *,
+        aggregates: Aggregates | None = None,
+        features: ArrayLike | None = None,
+    ) -> "Views":
+        """What a fitted user model and fitted aggregates say of pieces.
+
+        Raises
+        ------
+        InvalidInput
+            If the model is not fitted, or there is not one row of features for each piece.
+        """
+        parts = [np.zeros((len(pieces), 0), np.float32)]
+        if aggregates is not None:
+            parts.append(aggregates.table(pieces).to_numpy().astype(np.float32))
+        if features is not None:
+            given = np.asarray(features, dtype=np.float32)
+            if given.ndim != 2 or len(given) != len(pieces):
+                raise InvalidInput(
+                    f"expected features of shape ({len(pieces)}, any), one row for each piece, "
+                    f"got {given.shape}"
+                )
+            parts.append(given)
+        embedding = user_model.embed(newest(pieces, user_model.shape.length))
+        return cls(pieces, embedding, np.concatenate(parts, axis=1))
+
+    def __len__(self) -> int:
+        """Number of pieces."""
+        return len(self.pieces)
+
+    def __getitem__(self, which: NDArray[Any]) -> "Views":
+        """Some of the rows."""
+        return Views(self.pieces[which], self.embedding[which], self.columns[which])
+
+
+class Use(Protocol):
+    """One way to make a model of labels."""
+
+    def fit(self, views: Views, y: Codes, train: Rows, valid: Rows) -> None:
+        """Learn from some rows, and stop by others."""
+        ...
+
+    def chances(self, views: Views) -> Chances:
+        """(m, C) probabilities."""
+        ...
+
+
+def newest(pieces: Slices, length: int) -> Slices:
+    """The pieces with their last `length` events at most."""
+    starts = np.maximum(pieces.starts, pieces.ends - length)
+    return Slices(pieces.histories, starts, pieces.ends, pieces.now)
+
+
+class _Centroids:
+    """Cosine to centroids, as probabilities by what left-out rows say of them."""
+
+    def __init__(self, num_classes: int, seed: int, *, weight: float | None) -> None:
+        self._similarity = Similarity(weight, seed=seed)
+        self._num_classes = num_classes
+        self._calibration = Calibration.none()
+        self._log_prior = np.zeros(num_classes)
+        self._sharpness = 1.0
+
+    def fit(self, views: Views, y: Codes, train: Rows, valid: Rows) -> None:
+        known, codes = views.embedding[train], y[train]
+        # The class of the highest code may be missing here; the directions are for those seen.
+        self._similarity.fit(known, codes)
+        out = self._similarity.left_out(known, codes)
+        counts = np.bincount(codes, minlength=self._num_classes) + 0.5
+        self._log_prior = np.log(counts / counts.sum())
+        if self._num_classes == 2:
+            self._calibration = Calibration.platt(self._raw(out), codes.astype(np.float64))
+            return
+        losses = [log_loss(codes, softmax(self._logs(out, sharpness))) for sharpness in _SHARPNESS]
+        self._sharpness = float(_SHARPNESS[int(np.argmin(losses))])
+
+    def chances(self, views: Views) -> Chances:
+        cosines = self._similarity.score(views.embedding)
+        if self._num_classes == 2:
+            return both(sigmoid(self._calibration.apply(self._raw(cosines))))
+        return softmax(self._logs(cosines, self._sharpness))
+
+    def _raw(self, cosines: Chances) -> Chances:
+        z: Chances = self._log_prior[1] - self._log_prior[0] + 4.0 * cosines
+        return z
+
+    def _logs(self, cosines: Chances, sharpness: float) -> Chances:
+        table = cosines[:, None] if cosines.ndim == 1 else cosines
+        full = np.zeros((len(table), self._num_classes))
+        # With one column the cosine is that of class 1.
+        place = slice(1, 2) if cosines.ndim == 1 else slice(0, table.shape[1])
+        full[:, place] = table
+        z: Chances = self._log_prior + sharpness * full
+        return z
+
+
+class _Probe:
+    """Logistic regression on the standardised embedding; its strength by rows left out."""
+
+    def __init__(self, num_classes: int, seed: int) -> None:
+        self._num_classes = num_classes
+        self._model: Any = None
+
+    def fit(self, views: Views, y: Codes, train: Rows, valid: Rows) -> None:
+        from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        x, codes = views.embedding[train], y[train]
+        folds = int(min(5, np.bincount(codes)[np.unique(codes)].min()))
+        if len(train) < _CROSS_VALIDATED and folds > 1:
+            line = LogisticRegressionCV(
+                Cs=_STRENGTHS,
+                l1_ratios=(0.0,),
+                cv=folds,
+                scoring="neg_log_loss",
+                max_iter=300,
+                use_legacy_attributes=False,
+            )
+            self._model = make_pipeline(StandardScaler(), line).fit(x, codes)
+            return
+        best = np.inf
+        for strength in _STRENGTHS:
+            line = LogisticRegression(C=strength, max_iter=300)
+            model = make_pipeline(StandardScaler(), line).fit(x, codes)
+            chances = self._told(model, views.embedding[valid])
+            found = log_loss(y[valid], chances)
+            if found < best:
+                best, self._model = found, model
+
+    def chances(self, views: Views) -> Chances:
+        return self._told(self._model, views.embedding)
+
+    def _told(self, model: Any, x: Numbers) -> Chances:
+        found = np.full((len(x), self._num_classes), SMALLEST)
+        if len(x):
+            found[:, model.classes_] = model.predict_proba(x)
+        return normed(found)
+
+
+class _Trees:
+    """LightGBM with the same settings everywhere, stopped by the validation rows."""
+
+    def __init__(self, num_classes: int, seed: int, *, embedding: bool, columns: bool) -> None:
+        self._num_classes, self._seed = num_classes, seed
+        self._embedding, self._columns = embedding, columns
+        self._model: Any = None
+
+    def fit(self, views: Views, y: Codes, train: Rows, valid: Rows) -> None:
+        import lightgbm
+
+        several = self._num_classes > 2
+        settings = _TREES | {
+            "objective": "multiclass" if several else "binary",
+            "min_data_in_leaf": int(np.clip(len(train) // 20, 2, 20)),
+            "seed": self._seed,
+            **({"num_class": self._num_classes} if several else {}),
+        }
+        x = self._read(views)
+        data = lightgbm.Dataset(x[train], y[train], params=settings)
+        held = lightgbm.Dataset(x[valid], y[valid], reference=data, params=settings)
+        stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
+        self._model = lightgbm.train(
+            settings, data, num_boost_round=_MOST_TREES, valid_sets=[held], callbacks=[stop]
+        )
+
+    def chances(self, views: Views) -> Chances:
+        if not len(views):
+            return np.zeros((0, self._num_classes))
+        found: Chances = self._model.predict(
+            self._read(views), num_iteration=self._model.best_iteration, num_threads=1
+        )
+        return normed(found) if self._num_classes > 2 else both(found)
+
+    def _read(self, views: Views) -> Numbers:
+        parts = [views.embedding] if self._embedding else []
+        parts += [views.columns] if self._columns else []
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+class _Network:
+    """The network itself, trained on the labels; pre-trained or not."""
+
+    def __init__(
+        self,
+        user_model: UserModel,
+        training: Training,
+        num_classes: int,
+        seed: int,
+        *,
+        pretrained: bool,
+    ) -> None:
+        if user_model.tower is None or user_model.tokenizer is None:
+            raise InvalidInput("this UserModel is not fitted: call `fit` or `load`")
+        self._start: Tower = user_model.tower
+        self._tokenizer: Tokenizer = user_model.tokenizer
+        self._training, self._num_classes, self._seed = training, num_classes, seed
+        self._pretrained = pretrained
+        self._classes = np.arange(num_classes)
+        self._learned: Learned | None = None
+
+    def fit(self, views: Views, y: Codes, train: Rows, valid: Rows) -> None:
+        generator = torch.Generator().manual_seed(self._seed)
+        tower = Tower(self._start.shape, self._tokenizer, generator)
+        if self._pretrained:
+            tower.load_state_dict(self._start.state_dict())
+        # A class that nobody here has to learn from has no output, and no row to be judged by.
+        self._classes = np.unique(y[train])
+        rows = np.concatenate([train, valid[np.isin(y[valid], self._classes)]])
+        learned = learn(
+            tower,
+            self._tokenizer,
+            newest(views.pieces[rows], self._start.shape.length),
+            np.searchsorted(self._classes, y[rows]),
+            pace=self._training.fine if self._pretrained else self._training.scratch,
+            epochs=self._training.epochs,
+            budget=self._training.budget,
+            seed=self._seed,
+            pretrained=self._pretrained,
+            held_out=np.arange(len(train), len(rows)),
+        )
+        self._learned = learned
+
+    def chances(self, views: Views) -> Chances:
+        if self._learned is None:
+            raise InvalidInput("this use is not fitted")
+        z = raw_scores(
+            self._learned.tower,
+            self._learned.head,
+            self._tokenizer,
+            newest(views.pieces, self._start.shape.length),
+            budget=self._training.budget,
+        ).astype(np.float64)
+        found = np.full((len(z), self._num_classes), SMALLEST)
+        found[:, self._classes] = both(sigmoid(z[:, 0])) if z.shape[1] == 1 else softmax(z)
+        return normed(found)
+
+
+def made(name: str, user_model: UserModel, training: Training, num_classes: int, seed: int) -> Use:
+    """The unfitted candidate of a name of `METHODS`."""
+    if name in ("positives only", "centroids"):
+        return _Centroids(num_classes, seed, weight=0.0 if name == "positives only" else None)
+    if name == "probe":
+        return _Probe(num_classes, seed)
+    if name in ("fine-tuned", "from scratch"):
+        pretrained = name == "fine-tuned"
+        return _Network(user_model, training, num_classes, seed, pretrained=pretrained)
+    return _Trees(num_classes, seed, embedding=name != "aggregates", columns="aggregates" in name)

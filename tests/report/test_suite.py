@@ -176,6 +176,18 @@ def test_the_page_says_in_words_what_became_worse(tmp_path):
     assert (tmp_path / "again.html").read_text() == page
 
 
+def test_of_rare_positives_the_precision_is_drawn_too(tmp_path):
+    rare = pl.when(pl.col("task") == "set0/y").then(0.01).otherwise(0.4)
+    write_suite_report(results("a").with_columns(positives=rare), tmp_path / "suite.html")
+    page = (tmp_path / "suite.html").read_text()
+    assert page.count('<svg class="chart"') == 6 + 1
+    assert (
+        page.count("PR-AUC by number of labels")
+        == page.count("PR-AUC by number of labels: set0/y")
+        > 0
+    )
+
+
 def test_the_page_of_one_candidate_compares_nothing(tmp_path):
     report = write_suite_report(results("a"), tmp_path / "suite.html")
     assert report.comparison is None

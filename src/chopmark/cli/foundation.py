@@ -228,7 +228,8 @@ def tokens(
 
     histories = read_histories(events, user, time, type, fields, numbers)
     show_histories(histories)
-    sketch = Sketch.of(histories)
+    with progress("count the values of fields"):
+        sketch = Sketch.of(histories)
     tokenizer = Tokenizer.fit(sketch, keep=names_of(keep) or ())
     rows = []
     for name in (*histories.categories, *histories.numbers):

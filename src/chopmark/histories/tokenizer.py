@@ -273,9 +273,10 @@ class Tokenizer:
         """Lists of dicts ``{"type": ..., "age": microseconds, ...}`` as a batch.
 
         The same bits as the columnar way gives for the same pieces. It takes what comes:
-        what is no list of dicts is an empty piece, a text or number of the wrong type is
-        missing, a number beyond float32 is clipped, an age that is no number or below 0
-        counts as 0, and events are put in order of age, the oldest first; equal ages stay.
+        what is no list is an empty piece, what is no dict in a list is an event of which
+        nothing is known, a text or number of the wrong type is missing, a number beyond
+        float32 is clipped, an age that is no number or below 0 counts as 0, and events are put
+        in order of age, the oldest first; equal ages stay.
 
         Parameters
         ----------

@@ -5,9 +5,9 @@
 
 Results are a frame with a row for each task, budget of labels, seed and method, as
 `chopmark.foundation.suite.read_results` gives it; nothing of the foundation is imported. All
-comparisons are paired: the same task, budget and seed on both sides. Intervals are bootstraps
-of tasks and of the cells within a task, so they tell of other tasks of this kind and not of
-these alone. Serves G14, G17, G20 and G21 of the requirements.
+comparisons are paired: the same task, budget and seed on both sides. Intervals are Student's t
+over the means of the tasks, so they tell of other tasks of this kind and not of these alone.
+Serves G14, G17, G20 and G21 of the requirements.
 """
 
 from collections.abc import Sequence

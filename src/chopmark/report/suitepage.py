@@ -42,6 +42,7 @@ _LOOKS = {
     "fine-tuned": "bad",
     "from scratch": "bad dotted",
 }
+_RARE = 0.1
 _WORDS = {"worse": "worse", "better": "better", "no difference": "no difference shown",
           "too few cells": "too few cells to tell"}  # fmt: skip
 _MARKS = {"reproduced": "good", "refuted": "bad", "not decided": "", "not measured": ""}
@@ -204,7 +205,7 @@ def _compared(comparison: Comparison) -> Iterable[str]:
     yield "<h3>Over all tasks</h3>"
     yield (
         '<p class="look">Points of ROC-AUC, paired by task, budget and seed, with the interval of '
-        "a bootstrap over tasks and cells (95 %; 99 % for one task).</p>"
+        "Student's t over the means of the tasks (95 %; over the cells of one task 99 %).</p>"
     )
     yield _gains(comparison.overall)
     better = [gain for gain in comparison.tasks if gain.verdict == "better"]
@@ -254,49 +255,57 @@ def _panel(task: pl.DataFrame, name: str) -> str:
         use=pl.col("use").mode().sort().first() if "use" in task.columns else pl.col("method"),
         seeds=pl.len(),
     )
-    areas = means["roc_auc"].drop_nulls()
-    if not len(areas):
+    if not means["roc_auc"].drop_nulls().len():
         return (
             f'<section class="panel"><h3>{escape(name)}</h3><p>No ROC-AUC: the rows of test have '
             "one class.</p></section>"
         )
-    low, high = _number(areas.min()), _number(areas.max())
+    first = task.row(0, named=True)
+    about = [str(first.get("kind") or "")]
+    if first.get("num_test"):
+        about.append(f"{first['num_test']:,} rows of test")
+    drawn = [_chart(means, name, budgets, "roc_auc", "ROC-AUC")]
+    if first.get("positives") is not None:
+        about.append(f"{words.percent(first['positives'])} positive")
+        # Of rare positives ROC-AUC flatters: who reviews the highest scores sees precision.
+        if first["positives"] < _RARE and means["pr_auc"].drop_nulls().len():
+            drawn.append(_chart(means, name, budgets, "pr_auc", "PR-AUC"))
+    return (
+        f'<section class="panel"><h3>{escape(name)}</h3><p>{escape(", ".join(filter(None, about)))}'
+        f"</p>{''.join(drawn)}</section>"
+    )
+
+
+def _chart(means: pl.DataFrame, name: str, budgets: list[str], metric: str, label: str) -> str:
+    """A line for each method over the budgets, and dots of the chosen one."""
+    values = means[metric].drop_nulls()
+    low, high = _number(values.min()), _number(values.max())
     margin = max(0.05 * (high - low), 0.005)
     chart = Chart(
-        f"ROC-AUC by number of labels: {name}",
+        f"{label} by number of labels: {name}",
         x=_Budgets(
             label="labels", low=-0.25, high=len(budgets) - 0.75,
             tick=lambda place: budgets[round(place)],
         ),
-        y=Axis(label="ROC-AUC", low=low - margin, high=high + margin),
+        y=Axis(label=label, low=low - margin, high=high + margin),
     )  # fmt: skip
     for method in (*_LOOKS, CHOSEN):
-        rows = means.filter((pl.col("method") == method) & pl.col("roc_auc").is_not_null())
+        rows = means.filter((pl.col("method") == method) & pl.col(metric).is_not_null())
         points = sorted(
             ((budgets.index(row["budget"]), row) for row in rows.to_dicts()),
             key=lambda pair: pair[0],
         )
         xs = [float(place) for place, _ in points]
-        ys = [float(row["roc_auc"]) for _, row in points]
+        ys = [float(row[metric]) for _, row in points]
         if method != CHOSEN and len(points) > 1:
             chart.line(xs, ys, _LOOKS[method])
         for x, y, (_, row) in zip(xs, ys, points, strict=True):
             chart.dots([x], [y], "main" if method == CHOSEN else _LOOKS[method].split()[0],
                        size=6 if method == CHOSEN else 3)  # fmt: skip
             chart.said(_said(method, row))
-    first = task.row(0, named=True)
-    about = [str(first.get("kind") or "")]
-    if first.get("num_test"):
-        about.append(f"{first['num_test']:,} rows of test")
-    if first.get("positives") is not None:
-        about.append(f"{words.percent(first['positives'])} positive")
-    return (
-        f'<section class="panel"><h3>{escape(name)}</h3><p>{escape(", ".join(filter(None, about)))}'
-        f"</p>{chart.svg()}</section>"
-    )
+    return chart.svg()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Budgets(Axis):
     """Budgets side by side: 50, 200, 1,000 and all are steps, not lengths."""
 

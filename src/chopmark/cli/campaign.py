@@ -6,7 +6,7 @@ notify today and adds them, `answer` writes down who engaged, `report` draws wha
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +27,7 @@ from chopmark.cli.eventtables import (
     read_histories,
 )
 from chopmark.cli.options import check_share
-from chopmark.cli.show import console, number, say, table
+from chopmark.cli.show import console, number, progress, say, table
 from chopmark.cli.spaces import check_fits, load_space, need_torch
 from chopmark.errors import InvalidInput, InvalidTable, MissingExtra, did_you_mean
 from chopmark.models.artifact import write_whole
@@ -113,7 +113,9 @@ def plan(
     asked = _day(targeting.sent, at) if day is None else day
     again = targeting.sent.filter(pl.col("day") == asked).height > 0
     rows = _candidates(histories, at, candidates, user or "user")
-    planned = targeting.plan(asked, rows)
+    # Without a file the list alone is printed, as another program may read it.
+    with nullcontext() if out is None else progress("learn, and score the candidates"):
+        planned = targeting.plan(asked, rows)
     targeting.save(state)
     listed = planned.select(_SHOWN)
     if out is None:

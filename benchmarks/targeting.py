@@ -7,6 +7,7 @@ notified on a day answers all strategies alike, so they are compared in pairs:
 random      users drawn by chance
 heuristic   active in the last 7 days and holding over 100 dollars, else by chance
 aggregates  Smart Targeting: trees on hand-made aggregates, first day and a share all days random
+choices     the same with a line through what users choose, learned without labels, and when
 best        who knows the true chances: what cannot be reached, for scale
 
 `--learner MODULE:FUNCTION` adds another, named after the function: it is called as
@@ -33,11 +34,25 @@ import polars as pl
 from machine import BUILD, goal, number, parser, progress, report, table
 
 from chopmark.datasets.campaigns import Campaign, hand_picked
-from chopmark.foundation import SmartTargeting, TreeLearner, aggregates_of, at_random, by_rule
+from chopmark.foundation import (
+    LinearLearner,
+    SmartTargeting,
+    TreeLearner,
+    aggregates_of,
+    at_random,
+    beside,
+    by_rule,
+    choices_of,
+    habits_of,
+)
+from chopmark.histories import Histories
 from chopmark.report.campaign import make_campaign
 
 GOAL = 2.0
 """Engaged over the heuristic's, asked of the foundation learner."""
+
+OWN = ("random", "heuristic", "aggregates", "choices", "best")
+"""Strategies that always take part."""
 
 RESULTS = BUILD / "targeting.jsonl"
 
@@ -81,7 +96,7 @@ def main() -> None:
             progress(f"seed {seed}, {perf_counter() - began:.0f} s: {told}")
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-        _print(_kept(settings, {"random", "heuristic", "aggregates", *makers, "best"}))
+        _print(_kept(settings, {*OWN, *makers}))
 
 
 def _kept(settings: list[float], names: set[str]) -> list[dict[str, Any]]:
@@ -114,12 +129,15 @@ def _strategies(
         day = (rows["as_of"][0] - campaign.as_of(0)).days
         return campaign.chances(day, rows["user"])
 
-    trees = TreeLearner(aggregates_of(campaign.events), seed=seed)
+    events = Histories.from_frame(campaign.events)
+    trees = TreeLearner(aggregates_of(events), seed=seed)
+    line = LinearLearner(beside(choices_of(events), habits_of(events)))
     picked = by_rule(lambda rows: hand_picked(campaign.events, rows))
     return {
         "random": Strategy(at_random(), 0.0, 0),
         "heuristic": Strategy(picked, 0.0, 0),
         "aggregates": Strategy(trees, explore, 5),
+        "choices": Strategy(line, explore, 5),
         **{
             name: Strategy(make(campaign.events, seed), explore, 5) for name, make in makers.items()
         },
@@ -180,6 +198,22 @@ def _print(kept: list[dict[str, Any]]) -> None:
     head = ["strategy", "engaged", "by day", "times random", "times heuristic"]
     print(f"{len(kept)} seeds.\n")
     table([*head, "seeds above the heuristic", "true lift in its interval"], rows)
+    print()
+    num_days = len(engaged[names[0]][0])
+    days = [f"day {day + 1}" for day in range(1, num_days)]
+    rows = [
+        [
+            name,
+            _times(engaged[name][:, 1:].sum(axis=1), engaged["heuristic"][:, 1:].sum(axis=1)),
+            *(
+                _times(engaged[name][:, day], engaged["heuristic"][:, day])
+                for day in range(1, num_days)
+            ),
+        ]
+        for name in inside
+    ]
+    table(["times the heuristic, from day 2 on", "all", *days], rows)
+    print()
     for name in inside:
         value = totals[name].sum() / totals["heuristic"].sum()
         told = goal(value, GOAL, least=True)

@@ -369,7 +369,13 @@ def test_all_strategies_are_simulated_side_by_side(foundation, tmp_path):
         "--no-space", "--report", page,
     )  # fmt: skip
     assert (code, errors) == (0, "")
-    for name in ("random", "active in 7 days", "aggregates", "who knows the true chances"):
+    for name in (
+        "random",
+        "active in 7 days",
+        "aggregates",
+        "choices and habits",
+        "who knows the true chances",
+    ):
         assert name in out
     assert re.search(r"random +│ +\d+ │ +\d+ │ +\d+ │ +1\.00 ", out)
     assert page.exists()

@@ -8,11 +8,21 @@ from chopmark.errors import DeclarationError, InvalidInput
 from chopmark.foundation.candidates import METHODS, Training, Views, newest
 from chopmark.foundation.chances import FIGURES, blended, gained, judged
 from chopmark.foundation.usermodel import UserModel
-from chopmark.foundation.uses import BLEND, _groups, _mixed, _parted, best_of, choose
+from chopmark.foundation.uses import (
+    BLEND,
+    _as_good,
+    _folds,
+    _groups,
+    _mixed,
+    _parted,
+    best_of,
+    choose,
+)
 from chopmark.histories import Aggregates, Histories
 from chopmark.models import metrics
 from chopmark.models.splits import stratified
 from chopmark.sequence.shape import Shape
+from chopmark.sequence.supervised import STRENGTHS, logistic
 from chopmark.sequence.training import Pace
 
 QUICK = Training(fine=Pace(steps=24, rate=3e-4), scratch=Pace(steps=24, rate=1e-3), epochs=2.0)
@@ -91,10 +101,11 @@ def test_the_chosen_one_is_the_best_on_validation_rows(uses, space):
     assert table["roc_auc"].is_sorted(descending=True)
 
 
-def test_uses_find_what_is_there_to_find(space):
+def test_uses_find_what_is_there_to_find(space, valid):
     model, pieces, y, _ = space
     later, truth, _ = made(600, seed=9)
-    found = choose(model, pieces, y, methods=("centroids", "probe", "trees", "aggregates"))
+    methods = ("centroids", "probe", "trees", "aggregates")
+    found = choose(model, pieces, y, valid=valid, methods=methods)
     for method in found.figures:
         scores = found.score(later.every(31 * DAY), method=method)
         assert metrics.roc_auc(truth, scores) > 0.75, method
@@ -114,10 +125,10 @@ def test_labels_of_validation_rows_are_not_learned(space, valid):
         assert old + new == pytest.approx(1.0)
 
 
-def test_several_classes_have_a_probability_each(space):
+def test_several_classes_have_a_probability_each(space, valid):
     model, pieces, kind, lengths = space
     y = kind + 2 * (lengths > 15)
-    found = choose(model, pieces, y, training=QUICK)
+    found = choose(model, pieces, y, valid=valid, training=QUICK)
     for method in found.figures:
         chances = found.score(pieces, method=method)
         assert chances.shape == (USERS, 4)
@@ -134,19 +145,22 @@ def test_a_class_that_only_validation_rows_have_stops_nothing(space):
         assert found.score(pieces[:9], method=method)[:, 2].max() < 0.2
 
 
-def test_features_stand_beside_the_aggregates(space):
+def test_features_stand_beside_the_aggregates(space, valid):
     model, pieces, _, _ = space
     rng = np.random.default_rng(3)
     y = rng.integers(2, size=USERS)
     features = np.column_stack([y + 0.1 * rng.normal(size=USERS), np.full(USERS, np.nan)])
     methods = ("trees", "aggregates", "trees and aggregates")
-    found = choose(model, pieces, y, methods=methods, features=features, aggregates=False)
+    found = choose(
+        model, pieces, y, valid=valid, methods=methods, features=features, aggregates=False
+    )
     assert found.figures["aggregates"]["roc_auc"] > 0.95
     assert found.figures["trees"]["roc_auc"] < 0.8
     scores = found.score(pieces[:5], features=features[:5], method="aggregates")
     assert np.array_equal(scores > 0.5, y[:5] == 1)
-    without = choose(model, pieces, y, methods=("trees", "aggregates"), aggregates=False)
-    assert set(without.figures) == {"trees"}
+    few = ("probe", "aggregates")
+    without = choose(model, pieces, y, valid=valid, methods=few, aggregates=False)
+    assert set(without.figures) == {"probe"}
 
 
 def often(space, times, each=6):
@@ -156,6 +170,49 @@ def often(space, times, each=6):
     y = np.random.default_rng(7).integers(2, size=USERS)[users]
     now = times + np.tile(np.arange(each), USERS)
     return model, pieces.histories.slices(users, now), users, y
+
+
+def test_a_few_labels_are_judged_by_those_who_had_not_learned_them(space):
+    model, pieces, truth, _ = space
+    # The probe of all rows knows a label by lot, and yet is not fooled.
+    y = np.random.default_rng(11).integers(2, size=USERS)
+    found = choose(model, pieces, y, methods=("positives only", "probe"), blend=False)
+    assert all(0.3 < told["roc_auc"] < 0.65 for told in found.figures.values())
+    real = choose(model, pieces, truth, methods=("probe", "fine-tuned"), training=QUICK)
+    assert all(told["roc_auc"] > 0.75 for told in real.figures.values())
+    # Who was judged on all rows has learned from all of them, too.
+    x = model.embed(newest(pieces, model.shape.length))
+    each = [logistic(x, truth, strength=strength).predict_proba(x)[:, 1] for strength in STRENGTHS]
+    own = real.score(pieces, method="probe")
+    assert min(np.abs(own - told).max() for told in each) < 1e-6
+
+
+def test_several_classes_are_cross_validated_too(space):
+    model, pieces, kind, lengths = space
+    y = kind + 2 * (lengths > 15)
+    y[:2] = 4  # rows of a part are then of a class that the others hardly have
+    methods = ("centroids", "fine-tuned")
+    found = choose(model, pieces, y, methods=methods, training=QUICK)
+    for method in methods:
+        chances = found.score(pieces, method=method)
+        assert chances.shape == (USERS, 5)
+        assert np.allclose(chances.sum(axis=1), 1.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(12, 80), st.integers(0, 1_000))
+def test_each_part_has_whole_users_and_its_share_of_each_class(count, seed):
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(count // 2, size=count)
+    _, groups = np.unique(groups, return_inverse=True)
+    y = (rng.random(count) < 0.3).astype(np.int64)
+    found = _folds(y, groups, seed)
+    if found is None:
+        assert len(np.unique(groups[y == 1])) < 6 or len(np.unique(groups[y == 0])) < 6
+        return
+    assert all(len(np.unique(found[groups == group])) == 1 for group in groups)
+    each = [len(np.unique(groups[found == part])) for part in range(6)]
+    assert max(each) - min(each) <= 1
 
 
 def parts(pieces, y, groups=None, share=0.25, seed=0):
@@ -242,17 +299,17 @@ def test_given_groups_go_before_the_users_of_the_pieces(space):
     assert not set(users[train]) & set(users[held])
 
 
-def test_a_use_that_reads_columns_refuses_rows_with_other_columns(space):
+def test_a_use_that_reads_columns_refuses_rows_with_other_columns(space, valid):
     model, pieces, y, _ = space
     features = np.random.default_rng(1).random((USERS, 3))
     methods = ("probe", "aggregates")
-    found = choose(model, pieces, y, methods=methods, features=features)
+    found = choose(model, pieces, y, valid=valid, methods=methods, features=features)
     with pytest.raises(InvalidInput, match=r"columns beside the embedding for `aggregates`.*feat"):
         found.score(pieces, method="aggregates")
     assert found.score(pieces, method="probe").shape == (USERS,)  # it reads none
     assert found.score(pieces, method="aggregates", features=features).shape == (USERS,)
     views = Views.of(model, pieces, aggregates=Aggregates().fit(pieces))
-    found = choose(model, views, y, methods=methods)
+    found = choose(model, views, y, valid=valid, methods=methods)
     with pytest.raises(InvalidInput, match=r"got 0; give .*`Views` made as those were"):
         found.score(pieces, method="aggregates")
     assert found.score(views[:7], method="aggregates").shape == (7,)
@@ -287,6 +344,15 @@ def test_a_blend_is_made_of_what_knows_different_things_and_not_of_copies():
     assert together(y, {"probe": one, "aggregates": two}) == ("probe", "aggregates")
     assert together(y, {"probe": one, "aggregates": one}) == ("probe",)
     assert together(y, {"probe": one, "aggregates": both(rng.random(600))}) == ("probe",)
+
+
+def test_with_few_rows_all_that_are_not_shown_to_be_worse_are_averaged():
+    rng = np.random.default_rng(4)
+    y = rng.integers(2, size=200)
+    uses = {"probe": noisy(y, rng), "trees": noisy(y, rng), "aggregates": both(rng.random(200))}
+    assert _as_good("probe", uses, y) == ("probe", "trees")
+    few = {name: chances[:12] for name, chances in uses.items()}
+    assert set(_as_good("probe", few, np.arange(12) % 2)) == set(uses)
 
 
 def test_a_blend_averages_log_odds():

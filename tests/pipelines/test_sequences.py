@@ -13,24 +13,26 @@ import pytest
 from chopmark.cli import model as commands
 from chopmark.decisions import Decision
 from chopmark.engine import Application, Engine, replay, replayed
-from chopmark.errors import FeatureError, MissingExtra
+from chopmark.errors import DeclarationError, FeatureError, InvalidTable, MissingExtra
 from chopmark.events import MemoryLog, Vault, type_name
 from chopmark.features import Catalog, Sequence, training_table
 from chopmark.features.columns import known_instant
 from chopmark.models import load_scorer
 from chopmark.models.families import lists_of, readings_of
 from chopmark.models.sequences import SequenceScorer
-from chopmark.pipelines import demo, train
+from chopmark.pipelines import demo, sequences, train
 from chopmark.pipelines.exchange import EXCHANGE, HISTORY, LABEL, POLICY, application
 from chopmark.pipelines.folder import DataFolder
 from chopmark.pipelines.sequences import (
     Diary,
     SequenceBlend,
+    histories_in,
     histories_of,
     needed_sequence,
     sequence_of,
 )
 from chopmark.pipelines.why import riskiest, why
+from chopmark.tabular import EasyML
 
 TINY = demo.Scale(num_users=150, days=190, live_days=30, fraud_scale=8.0)
 SMALL = SequenceBlend(width=8, epochs=1.0, steps=4)
@@ -57,11 +59,31 @@ def folder(app, past, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(app, folder):
-    with folder.open_log(app, read_only=True) as log:
+def watched(app, folder):
+    """A trained blend, the last event each user model was given, and the last row of its fit."""
+    seen, tables = [], []
+    plain, plain_fit = sequences.histories_of, sequences.Pretrained.fit
+
+    def noted(events):
+        seen.append(events["known_at"].max())
+        return plain(events)
+
+    def fit(self, table, **options):
+        tables.append(table["as_of"].max())
+        return plain_fit(self, table, **options)
+
+    with pytest.MonkeyPatch.context() as patch, folder.open_log(app, read_only=True) as log:
+        patch.setattr(sequences, "histories_of", noted)
+        patch.setattr(sequences.Pretrained, "fit", fit)
         trained = train(app, log, label=LABEL, model=SMALL)
+        last = int(log.last_known_at)
     trained.model.save(folder.model)
-    return trained
+    return trained, seen, tables, last
+
+
+@pytest.fixture(scope="module")
+def trained(watched):
+    return watched[0]
 
 
 @pytest.fixture(scope="module")
@@ -241,26 +263,9 @@ def test_the_diary_of_a_log_holds_what_the_lists_of_a_table_hold(app, folder):
     assert histories_of(events).num_events == events.height
 
 
-def test_no_user_model_sees_what_was_known_after_the_first_row_held_out(app, folder, monkeypatch):
+def test_no_user_model_sees_what_was_known_after_the_first_row_held_out(watched):
     """The last event that each fit was given, against the rows that judge it."""
-    from chopmark.pipelines import sequences
-
-    seen, tables = [], []
-    plain, plain_fit = sequences.histories_of, sequences.Pretrained.fit
-
-    def noted(events):
-        seen.append(events["known_at"].max())
-        return plain(events)
-
-    def fit(self, table, **options):
-        tables.append(table["as_of"].max())
-        return plain_fit(self, table, **options)
-
-    monkeypatch.setattr(sequences, "histories_of", noted)
-    monkeypatch.setattr(sequences.Pretrained, "fit", fit)
-    with folder.open_log(app, read_only=True) as log:
-        last = int(log.last_known_at)
-        trained = train(app, log, label=LABEL, model=SMALL)
+    trained, seen, tables, last = watched
     assert trained.model.training["num_rows"] == trained.num_rows
     first, second, everything = (int(at.timestamp() * 1e6) for at in tables)
     assert first < second < everything
@@ -288,3 +293,80 @@ def test_a_blend_needs_a_sequence(app):
         train(deaf, MemoryLog(EXCHANGE), label=LABEL, model=SMALL)
     own = Sequence(("decision",), fields=("allowed_usd",), name="decided")
     assert sequence_of(Application(Catalog(EXCHANGE, own, *features), POLICY)) is None
+
+
+HOUR = 3_600_000_000
+
+
+def stays(num_users=60, rows_each=2):
+    """Rows of users whose list tells half of the label and a number the other half."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(num_users):
+        for visit in range(rows_each):
+            count = int(rng.integers(2, 12))
+            kinds = rng.choice(["calm", "alarm"], count, p=[0.7, 0.3])
+            ages = np.sort(rng.integers(0, 48 * HOUR, count))[::-1].tolist()
+            age = float(rng.normal(60.0, 10.0))
+            risk = float((kinds == "alarm").sum()) / 3.0 + (age - 60.0) / 10.0 - 1.0
+            events = [{"type": str(kind), "age": at} for kind, at in zip(kinds, ages, strict=True)]
+            bad = int(rng.random() < 1.0 / (1.0 + np.exp(-2.0 * risk)))
+            rows.append({"name": f"user-{user}", "visit": visit, "age_years": age,
+                         "seen": events, "bad": bad})  # fmt: skip
+    return pl.DataFrame(rows)
+
+
+BY_USERS = SequenceBlend(width=8, epochs=1.0, steps=2, split="users", easyml=EasyML(model="linear"))
+
+
+def test_a_table_that_is_no_stream_is_split_by_users_none_on_both_sides(monkeypatch, tmp_path):
+    table, fits, learned = stays(), [], []
+    plain_fit, plain_lists = sequences.Pretrained.fit, sequences.histories_in
+
+    def fit(self, rows, **options):
+        fits.append(rows)
+        return plain_fit(self, rows, **options)
+
+    def lists(rows, column, user):
+        learned.append(plain_lists(rows, column, user))
+        return learned[-1]
+
+    monkeypatch.setattr(sequences.Pretrained, "fit", fit)
+    monkeypatch.setattr(sequences, "histories_in", lists)
+    model = BY_USERS.fit(table, target="bad", user="name")
+    assert [rows.height for rows in fits] == [60, 60, 120]
+    sides = [set(rows["name"]) for rows in fits]
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == sides[2]
+    # The user model of a fold reads the lists of its own rows, one of each user.
+    assert [len(histories) for histories in learned] == [30, 30, 60]
+    assert set(model.held_out) == {"easyml", "seq2win", "embedding", "blend"}
+    assert "name" not in model.reads
+    model.save(tmp_path / "stays.chopmark")
+    asked = table.drop("bad", "name")
+    assert np.array_equal(load_scorer(tmp_path / "stays.chopmark").score(asked), model.score(asked))
+
+
+def test_of_a_user_with_several_lists_the_longest_is_learned_from():
+    def events(count):
+        return [{"type": "view", "age": age} for age in range(count, 0, -1)]
+
+    table = pl.DataFrame(
+        {"name": ["a", "b", "a", "c"], "seen": [events(2), events(1), events(5), None]},
+        schema_overrides={"seen": pl.List(pl.Struct({"type": pl.String, "age": pl.Int64}))},
+    )
+    of_users = histories_in(table, "seen", "name")
+    assert sorted(np.diff(of_users.offsets).tolist()) == [0, 1, 5]
+    assert np.diff(histories_in(table, "seen", None).offsets).tolist() == [2, 1, 5, 0]
+
+
+def test_a_split_that_cannot_be_is_refused():
+    with pytest.raises(DeclarationError, match="expected time or users as the split"):
+        SequenceBlend(split="user")
+    table = stays(num_users=4)
+    with pytest.raises(InvalidTable, match=r'`as_of` to split by time.*split="users"'):
+        SMALL.fit(table, target="bad")
+    with pytest.raises(InvalidTable, match=r"`nam` to split by users.*did you mean `name`"):
+        BY_USERS.fit(table, target="bad", user="nam")
+    with pytest.raises(DeclarationError, match="the order of time"):
+        BY_USERS.unfitted(HISTORY, pl.DataFrame(), pl.Series())

@@ -175,6 +175,18 @@ def _show(adapted: "Adapted", num_test: int) -> None:
         f"What is saved: {adapted.use}, learned from all but the unseen rows", adapted.judged
     )
     area = adapted.judged["roc_auc"]
+    if area is not None and adapted.gain is not None:
+        gain, error = adapted.gain
+        beside = f"`{adapted.use}` {area:.3f}, aggregates alone {area - gain:.3f} (ROC-AUC)"
+        if gain <= 0.0:
+            say(f"what is saved is not better than aggregates alone on unseen users: {beside}")
+        elif gain <= _ONE_SIDED * error:
+            say(
+                "what is saved is not shown to be better than aggregates alone on unseen users: "
+                f"{beside}, a difference of {gain:.3f} +- {error:.3f}"
+            )
+        else:
+            say(f"what is saved is better than aggregates alone on unseen users: {beside}")
     if area is not None and area - _ONE_SIDED * adapted.error <= 0.5:
         say(
             f"its ROC-AUC of {area:.3f} +- {adapted.error:.3f} does not show that it is better "

@@ -34,8 +34,7 @@ from chopmark.models.artifact import write_whole
 
 if TYPE_CHECKING:
     from chopmark.datasets.campaigns import Campaign
-    from chopmark.foundation import SmartTargeting
-    from chopmark.foundation.learners import Features
+    from chopmark.foundation import Learner, SmartTargeting
     from chopmark.histories import Histories
 
 State = Annotated[Path, Parameter(help="File of the campaign (Parquet): all messages so far.")]
@@ -83,7 +82,8 @@ def plan(
         Table with a column `user` of all who may be notified; everyone with an event by then if
         not given.
     space
-        File that pretrain wrote: its vectors are read beside the aggregates.
+        File that pretrain wrote: trees on its vectors and the aggregates then learn, instead of a
+        line through what users choose and when they were active.
     explore
         Share of the budget for the random group.
     cap
@@ -107,7 +107,7 @@ def plan(
     histories = read_histories(events, user, time, type, fields, numbers)
     at = histories.until if as_of is None else instant_of(as_of)
     targeting = _targeting(
-        _features(histories, space, events),
+        _learner(histories, space, events),
         budget=budget, explore=explore, cap=cap, cap_days=cap_days, seed=seed,
     ).resume(state)  # fmt: skip
     asked = _day(targeting.sent, at) if day is None else day
@@ -232,7 +232,7 @@ def simulate(
     space
         Whether to pre-train a user model; --no-space leaves it out.
     report
-        HTML page of the last exchange's campaign, by the strategy that learns most.
+        HTML page of the last exchange's campaign, by choices and habits.
     """
     from chopmark.datasets.campaigns import Campaign
     from chopmark.report.campaign import write_campaign
@@ -266,26 +266,32 @@ def simulate(
                 by_name.setdefault(name, []).append(sent)
     _show_strategies(by_name, days)
     if report is not None:
-        learned = "embedding and aggregates" if space else "aggregates"
-        write_campaign(by_name[learned][-1], report)
+        write_campaign(by_name["choices and habits"][-1], report)
         console.print(f"drawn in {report}", soft_wrap=True, highlight=False)
 
 
-def _targeting(features: "Features", **settings: Any) -> "SmartTargeting":
-    from chopmark.foundation import SmartTargeting, TreeLearner
+def _targeting(learner: "Learner", **settings: Any) -> "SmartTargeting":
+    from chopmark.foundation import SmartTargeting
 
-    return SmartTargeting(TreeLearner(features), **settings)
+    return SmartTargeting(learner, **settings)
 
 
-def _features(histories: "Histories", space: Path | None, events: Path) -> "Features":
-    from chopmark.foundation.learners import aggregates_of, beside, embeddings_of
+def _learner(histories: "Histories", space: Path | None, events: Path) -> "Learner":
+    from chopmark.foundation.learners import (
+        LinearLearner,
+        TreeLearner,
+        aggregates_of,
+        beside,
+        choices_of,
+        embeddings_of,
+        habits_of,
+    )
 
-    aggregates = aggregates_of(histories)
     if space is None:
-        return aggregates
+        return LinearLearner(beside(choices_of(histories), habits_of(histories)))
     model = load_space(space)
     check_fits(model, histories, events)
-    return beside(embeddings_of(model, histories), aggregates)
+    return TreeLearner(beside(embeddings_of(model, histories), aggregates_of(histories)))
 
 
 def _opened(state: Path) -> "SmartTargeting":
@@ -354,12 +360,15 @@ def _strategies(
     """By name: the learner, the share to explore, and how many must engage before it learns."""
     from chopmark.datasets.campaigns import hand_picked
     from chopmark.foundation.learners import (
+        LinearLearner,
         TreeLearner,
         aggregates_of,
         at_random,
         beside,
         by_rule,
+        choices_of,
         embeddings_of,
+        habits_of,
     )
 
     def picked(rows: pl.DataFrame) -> Any:
@@ -369,10 +378,12 @@ def _strategies(
         return campaign.chances((rows["as_of"][0] - campaign.as_of(0)).days, rows["user"])
 
     aggregates = aggregates_of(campaign.events)
+    line = LinearLearner(beside(choices_of(campaign.events), habits_of(campaign.events)))
     found: dict[str, tuple[Any, float, int]] = {
         "random": (at_random(), 0.0, 0),
         "active in 7 days, holds over 100 dollars": (by_rule(picked), 0.0, 0),
         "aggregates": (TreeLearner(aggregates, seed=seed), explore, 5),
+        "choices and habits": (line, explore, 5),
     }
     if space:
         from chopmark.cli.spaces import pace_of

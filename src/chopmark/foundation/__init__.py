@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from chopmark.foundation.adapting import read_labels as read_labels
     from chopmark.foundation.candidates import Training as Training
     from chopmark.foundation.embeddings import Embeddings as Embeddings
+    from chopmark.foundation.factors import Factors as Factors
+    from chopmark.foundation.learners import LinearLearner as LinearLearner
     from chopmark.foundation.learners import TreeLearner as TreeLearner
     from chopmark.foundation.learners import aggregates_of as aggregates_of
     from chopmark.foundation.learners import at_random as at_random
     from chopmark.foundation.learners import beside as beside
     from chopmark.foundation.learners import by_rule as by_rule
+    from chopmark.foundation.learners import choices_of as choices_of
     from chopmark.foundation.learners import embeddings_of as embeddings_of
+    from chopmark.foundation.learners import habits_of as habits_of
     from chopmark.foundation.similarity import Similarity as Similarity
     from chopmark.foundation.static import StaticEmbedding as StaticEmbedding
     from chopmark.foundation.suite import read_results as read_results
@@ -32,13 +36,17 @@ if TYPE_CHECKING:
     from chopmark.foundation.uses import choose as choose
 
 _HOMES = {
+    "factors": ("Factors",),
     "learners": (
+        "LinearLearner",
         "TreeLearner",
         "aggregates_of",
         "at_random",
         "beside",
         "by_rule",
+        "choices_of",
         "embeddings_of",
+        "habits_of",
     ),
     "targeting": (
         "Learner",
@@ -63,7 +71,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Embeddings",
+    "Factors",
     "Learner",
+    "LinearLearner",
     "Similarity",
     "SmartTargeting",
     "StaticEmbedding",
@@ -76,8 +86,10 @@ __all__ = [
     "at_random",
     "beside",
     "by_rule",
+    "choices_of",
     "choose",
     "embeddings_of",
+    "habits_of",
     "read_labels",
     "read_results",
     "run_suite",

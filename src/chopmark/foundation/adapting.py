@@ -5,10 +5,11 @@
     adapted.model.save("redeems.chopmark")             # chopmark easyml serve redeems.chopmark
 
 Users are parted in three. On the first all uses of `foundation.uses` are fitted, the second
-chooses, the third is looked at once, by what is to be saved too. Only a use that reads nothing
-but the history can answer a request that holds nothing else, so what is saved is the best of
-those: a network trained on the labels becomes a sequence artifact, a frozen embedding an
-artifact of embedding and model. The others stand in the table to be compared with.
+chooses, the third is looked at once, by what is to be saved too. Of up to 1,000 rows in the
+first two, cross-validation on both chooses, unless the table says who is in which. Only a use
+that reads nothing but the history can answer a request that holds nothing else, so what is
+saved is the best of those: a network trained on the labels becomes a sequence artifact, a frozen
+embedding an artifact of embedding and model. The others stand in the table to be compared with.
 Serves G13 to G17 and B8 of the requirements.
 """
 
@@ -27,7 +28,7 @@ from chopmark.foundation.candidates import METHODS, Training, newest
 from chopmark.foundation.chances import FIGURES, gained, judged
 from chopmark.foundation.static import StaticEmbedding
 from chopmark.foundation.usermodel import UserModel
-from chopmark.foundation.uses import Uses, best_of, choose
+from chopmark.foundation.uses import FEW, Uses, best_of, choose
 from chopmark.histories import Histories, Slices
 from chopmark.histories.histories import instants
 from chopmark.models.splits import stratified
@@ -68,6 +69,8 @@ class Labels:
         The value that 1 stands for.
     num_unknown : int
         Rows whose label is missing; they are left out.
+    valid_is_drawn : bool
+        Whether rows of valid were drawn, so that others would do as well.
     """
 
     users: pl.Series
@@ -78,6 +81,7 @@ class Labels:
     test: Rows
     positive: str
     num_unknown: int
+    valid_is_drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,12 +96,16 @@ class Adapted:
         The one of `SERVED` that it is.
     figures : polars.DataFrame
         A row for each use, best on test first: ``use``, ``served`` (whether it could be),
-        ``valid_roc_auc`` (what chose), then ``roc_auc``, ``pr_auc``, ``log_loss`` and
-        ``calibration_error`` on the rows of test, and ``seconds`` of fitting.
+        ``valid_roc_auc`` (what chose: on rows of valid, or by cross-validation), then
+        ``roc_auc``, ``pr_auc``, ``log_loss`` and ``calibration_error`` on the rows of test, and
+        ``seconds`` of fitting.
     judged : dict of str to float
         The same four of the saved model itself, which has learned from the choosing rows too.
     error : float
         Standard error of its ROC-AUC.
+    gain : (float, float) or None
+        Its ROC-AUC less that of aggregates alone, on the rows of test, and the standard error
+        of the difference; None if aggregates were not tried.
     example : list of dict
         A made-up history of words that the model knows, as JSON takes it.
     """
@@ -107,6 +115,7 @@ class Adapted:
     figures: pl.DataFrame
     judged: dict[str, float | None]
     error: float
+    gain: tuple[float, float] | None
     example: list[dict[str, Any]]
 
 
@@ -151,8 +160,11 @@ def read_labels(
     else:
         as_of = np.full(known.height, histories.until, dtype=np.int64)
     y, name = _codes(known[label], positive)
+    valid_is_drawn = True
     if "split" in known.columns:
-        train, valid, test = _given_parts(known["split"].cast(pl.String), users, y, seed)
+        split = known["split"].cast(pl.String)
+        train, valid, test = _given_parts(split, users, y, seed)
+        valid_is_drawn = not (split == "valid").any()
     else:
         learned, test = _by_user(np.arange(len(y)), users, y, 0.25, seed)
         train, valid = _by_user(learned, users, y, 0.2, seed + 1)
@@ -165,6 +177,7 @@ def read_labels(
         test=test,
         positive=name,
         num_unknown=frame.height - known.height,
+        valid_is_drawn=valid_is_drawn,
     )
 
 
@@ -213,11 +226,14 @@ def adapt(
 
     pieces = histories.slices(labels.users, labels.as_of)
     both = np.concatenate([labels.train, labels.valid])
+    # Of few rows a share would be too few to choose by.
+    crossed = labels.valid_is_drawn and len(both) <= FEW
     uses = choose(
         user_model,
         pieces[both],
         labels.y[both],
-        valid=np.arange(len(labels.train), len(both)),
+        valid=0.2 if crossed else np.arange(len(labels.train), len(both)),
+        groups=labels.users.gather(both),
         methods=methods,
         training=training,
         blend=False,
@@ -236,12 +252,17 @@ def adapt(
     y = labels.y[labels.test]
     _, error = gained(y, found, np.full_like(found, 0.5))
     told_of = judged(y, found)
+    gain = None
+    if "aggregates" in uses.figures:
+        beside = uses.score(held, method="aggregates")
+        gain = gained(y, found, np.column_stack([1.0 - beside, beside]))
     return Adapted(
         model=_telling(model, told_of),
         use=use,
         figures=figures,
         judged=told_of,
         error=error,
+        gain=gain,
         example=_example(user_model),
     )
 

@@ -4,7 +4,9 @@ Each is fitted on the same views of the same rows and gives probabilities of cla
 the network, two measure likeness, the others read the frozen embedding, aggregates, or both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +29,17 @@ from chopmark.foundation.usermodel import UserModel
 from chopmark.histories import Aggregates, Slices, Tokenizer
 from chopmark.models.calibration import Calibration
 from chopmark.sequence.network import Tower
-from chopmark.sequence.supervised import Learned, learn, raw_scores
+from chopmark.sequence.supervised import (
+    STRENGTHS,
+    Course,
+    Learned,
+    along,
+    course_of,
+    is_shown,
+    learn,
+    logistic,
+    raw_scores,
+)
 from chopmark.sequence.training import Pace
 
 Rows = NDArray[np.int64]
@@ -60,8 +72,10 @@ _TREES: dict[str, Any] = {
 _FINE, _SCRATCH = Pace(steps=4_000, rate=3e-4), Pace(steps=4_000, rate=1e-3)
 _MOST_TREES = 1_500
 _PATIENCE = 100
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-_CROSS_VALIDATED = 2_000
+_FEW_TREES, _FEW_PATIENCE = 400, 50
+NETWORK_PARTS = 3
+"""Of cross-validation; those of other uses are a multiple."""
+
 _SHARPNESS = np.geomspace(0.5, 64.0, 15)
 
 
@@ -147,9 +161,38 @@ class Use(Protocol):
         """Learn from some rows, and stop by others."""
         ...
 
+    def cross(self, views: Views, y: Codes, parts: Rows) -> Chances:
+        """Learn from all rows; give (m, C) probabilities by models that had not learned from
+        the part that a row is in.
+
+        Parameters
+        ----------
+        parts : (m,)
+            Number of the part of each row, from 0.
+        """
+        ...
+
     def chances(self, views: Views) -> Chances:
         """(m, C) probabilities."""
         ...
+
+
+def _crossed(make: Callable[[], "Use"], views: Views, y: Codes, parts: Rows) -> Chances:
+    """(m, C) probabilities of rows by uses that are fitted to the other parts."""
+    found = []
+    for part in range(parts.max() + 1):
+        use = make()
+        use.fit(views, y, np.flatnonzero(parts != part), np.zeros(0, dtype=np.int64))
+        found.append(use.chances(views[parts == part]))
+    return _in_order(found, parts)
+
+
+def _in_order(found: list[Chances], parts: Rows) -> Chances:
+    """Values of the rows of each part, in the order of the rows."""
+    joined = np.concatenate(found)
+    ordered = np.empty_like(joined)
+    ordered[np.argsort(parts, kind="stable")] = joined
+    return ordered
 
 
 def newest(pieces: Slices, length: int) -> Slices:
@@ -163,6 +206,7 @@ class _Centroids:
 
     def __init__(self, num_classes: int, seed: int, *, weight: float | None) -> None:
         self._similarity = Similarity(weight, seed=seed)
+        self._make = partial(_Centroids, num_classes, seed, weight=weight)
         self._num_classes = num_classes
         self._calibration = Calibration.none()
         self._log_prior = np.zeros(num_classes)
@@ -180,6 +224,11 @@ class _Centroids:
             return
         losses = [log_loss(codes, softmax(self._logs(out, sharpness))) for sharpness in _SHARPNESS]
         self._sharpness = float(_SHARPNESS[int(np.argmin(losses))])
+
+    def cross(self, views: Views, y: Codes, parts: Rows) -> Chances:
+        found = _crossed(self._make, views, y, parts)
+        self.fit(views, y, np.arange(len(y)), np.zeros(0, dtype=np.int64))
+        return found
 
     def chances(self, views: Views) -> Chances:
         cosines = self._similarity.score(views.embedding)
@@ -209,31 +258,22 @@ class _Probe:
         self._model: Any = None
 
     def fit(self, views: Views, y: Codes, train: Rows, valid: Rows) -> None:
-        from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+        x = views.embedding
+        self._model = logistic(x[train], y[train], x[valid], y[valid])
 
-        x, codes = views.embedding[train], y[train]
-        folds = int(min(5, np.bincount(codes)[np.unique(codes)].min()))
-        if len(train) < _CROSS_VALIDATED and folds > 1:
-            line = LogisticRegressionCV(
-                Cs=_STRENGTHS,
-                l1_ratios=(0.0,),
-                cv=folds,
-                scoring="neg_log_loss",
-                max_iter=300,
-                use_legacy_attributes=False,
-            )
-            self._model = make_pipeline(StandardScaler(), line).fit(x, codes)
-            return
-        best = np.inf
-        for strength in _STRENGTHS:
-            line = LogisticRegression(C=strength, max_iter=300)
-            model = make_pipeline(StandardScaler(), line).fit(x, codes)
-            chances = self._told(model, views.embedding[valid])
-            found = log_loss(y[valid], chances)
-            if found < best:
-                best, self._model = found, model
+    def cross(self, views: Views, y: Codes, parts: Rows) -> Chances:
+        x, truth = views.embedding, y[np.argsort(parts, kind="stable")]
+        told: dict[float, Chances] = {}
+        for strength in STRENGTHS:
+            each = []
+            for part in range(parts.max() + 1):
+                model = logistic(x[parts != part], y[parts != part], strength=strength)
+                each.append(self._told(model, x[parts == part]))
+            told[strength] = np.concatenate(each)
+        # One strength for all parts: each by its own would take six times as long.
+        best = min(told, key=lambda strength: log_loss(truth, told[strength]))
+        self._model = logistic(x, y, strength=best)
+        return _in_order([told[best]], parts)
 
     def chances(self, views: Views) -> Chances:
         return self._told(self._model, views.embedding)
@@ -252,8 +292,46 @@ class _Trees:
         self._num_classes, self._seed = num_classes, seed
         self._embedding, self._columns = embedding, columns
         self._model: Any = None
+        self._rounds = 0
 
     def fit(self, views: Views, y: Codes, train: Rows, valid: Rows) -> None:
+        import lightgbm
+
+        stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
+        self._model = self._grown(self._read(views), y, train, valid, _MOST_TREES, [stop])
+        self._rounds = self._model.best_iteration
+
+    def cross(self, views: Views, y: Codes, parts: Rows) -> Chances:
+        import lightgbm
+
+        x = self._read(views)
+        grown, losses = [], []
+        for part in range(parts.max() + 1):
+            told: dict[str, dict[str, list[float]]] = {}
+            calls = [
+                lightgbm.early_stopping(_FEW_PATIENCE, verbose=False),
+                lightgbm.record_evaluation(told),
+            ]
+            rest, own = np.flatnonzero(parts != part), np.flatnonzero(parts == part)
+            grown.append(self._grown(x, y, rest, own, _FEW_TREES, calls))
+            curve = np.array(next(iter(told["valid_0"].values())))
+            # Who stopped early was past its best, and would not have become better.
+            losses.append(len(own) * np.pad(curve, (0, _FEW_TREES - len(curve)), mode="edge"))
+        # One number of trees for all parts: each by its own would flatter it.
+        self._rounds = 1 + int(np.argmin(np.sum(losses, axis=0)))
+        found = [self._told(model, x[parts == part]) for part, model in enumerate(grown)]
+        every = np.arange(len(y))
+        self._model = self._grown(x, y, every, every[:0], self._rounds, [])
+        return _in_order(found, parts)
+
+    def chances(self, views: Views) -> Chances:
+        if not len(views):
+            return np.zeros((0, self._num_classes))
+        return self._told(self._model, self._read(views))
+
+    def _grown(
+        self, x: Numbers, y: Codes, train: Rows, valid: Rows, rounds: int, calls: list[Any]
+    ) -> Any:
         import lightgbm
 
         several = self._num_classes > 2
@@ -263,20 +341,18 @@ class _Trees:
             "seed": self._seed,
             **({"num_class": self._num_classes} if several else {}),
         }
-        x = self._read(views)
         data = lightgbm.Dataset(x[train], y[train], params=settings)
-        held = lightgbm.Dataset(x[valid], y[valid], reference=data, params=settings)
-        stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
-        self._model = lightgbm.train(
-            settings, data, num_boost_round=_MOST_TREES, valid_sets=[held], callbacks=[stop]
+        held = [lightgbm.Dataset(x[valid], y[valid], reference=data, params=settings)]
+        return lightgbm.train(
+            settings,
+            data,
+            num_boost_round=rounds,
+            valid_sets=held if len(valid) else [],
+            callbacks=calls,
         )
 
-    def chances(self, views: Views) -> Chances:
-        if not len(views):
-            return np.zeros((0, self._num_classes))
-        found: Chances = self._model.predict(
-            self._read(views), num_iteration=self._model.best_iteration, num_threads=1
-        )
+    def _told(self, model: Any, x: Numbers) -> Chances:
+        found: Chances = model.predict(x, num_iteration=self._rounds, num_threads=1)
         return normed(found) if self._num_classes > 2 else both(found)
 
     def _read(self, views: Views) -> Numbers:
@@ -307,39 +383,70 @@ class _Network:
         self._learned: Learned | None = None
 
     def fit(self, views: Views, y: Codes, train: Rows, valid: Rows) -> None:
-        generator = torch.Generator().manual_seed(self._seed)
-        tower = Tower(self._start.shape, self._tokenizer, generator)
-        if self._pretrained:
-            tower.load_state_dict(self._start.state_dict())
         # A class that nobody here has to learn from has no output, and no row to be judged by.
         self._classes = np.unique(y[train])
         rows = np.concatenate([train, valid[np.isin(y[valid], self._classes)]])
-        learned = learn(
+        self._learned = self._trained(
+            views[rows],
+            np.searchsorted(self._classes, y[rows]),
+            held_out=np.arange(len(train), len(rows)),
+        )
+
+    def cross(self, views: Views, y: Codes, parts: Rows) -> Chances:
+        # Each training is long: parts are joined to three, and one course is found for all.
+        parts = parts % NETWORK_PARTS
+        self._classes = np.arange(self._num_classes)
+        trails = [
+            self._trained(views, y, held_out=np.flatnonzero(parts == part)).trail
+            for part in range(parts.max() + 1)
+        ]
+        shortest = min(len(trail) for trail in trails)
+        trail = np.concatenate([trail[:shortest] for trail in trails], axis=1)
+        truth = y[np.argsort(parts, kind="stable")]
+        course = course_of(trail, truth, fine=self._pretrained)
+        if self._pretrained and not is_shown(trail, truth, course):
+            course = Course(0)
+        self._learned = self._trained(views, y, course=course)
+        return _in_order([self._spoken(along(trail, course))], parts)
+
+    def chances(self, views: Views) -> Chances:
+        if self._learned is None:
+            raise InvalidInput("this use is not fitted")
+        return self._spoken(
+            raw_scores(
+                self._learned.tower,
+                self._learned.head,
+                self._tokenizer,
+                newest(views.pieces, self._start.shape.length),
+                budget=self._training.budget,
+            )
+        )
+
+    def _trained(
+        self, views: Views, y: Codes, *, held_out: Rows | None = None, course: Course | None = None
+    ) -> Learned:
+        tower = Tower(self._start.shape, self._tokenizer, torch.Generator().manual_seed(self._seed))
+        if self._pretrained:
+            tower.load_state_dict(self._start.state_dict())
+        return learn(
             tower,
             self._tokenizer,
-            newest(views.pieces[rows], self._start.shape.length),
-            np.searchsorted(self._classes, y[rows]),
+            newest(views.pieces, self._start.shape.length),
+            y,
             pace=self._training.fine if self._pretrained else self._training.scratch,
             epochs=self._training.epochs,
             budget=self._training.budget,
             seed=self._seed,
             pretrained=self._pretrained,
-            held_out=np.arange(len(train), len(rows)),
+            held_out=held_out,
+            course=course,
         )
-        self._learned = learned
 
-    def chances(self, views: Views) -> Chances:
-        if self._learned is None:
-            raise InvalidInput("this use is not fitted")
-        z = raw_scores(
-            self._learned.tower,
-            self._learned.head,
-            self._tokenizer,
-            newest(views.pieces, self._start.shape.length),
-            budget=self._training.budget,
-        ).astype(np.float64)
-        found = np.full((len(z), self._num_classes), SMALLEST)
-        found[:, self._classes] = both(sigmoid(z[:, 0])) if z.shape[1] == 1 else softmax(z)
+    def _spoken(self, z: Numbers) -> Chances:
+        """(m, C) probabilities of log-odds of the classes that were learned."""
+        wide = z.astype(np.float64)
+        found = np.full((len(wide), self._num_classes), SMALLEST)
+        found[:, self._classes] = both(sigmoid(wide[:, 0])) if wide.shape[1] == 1 else softmax(wide)
         return normed(found)
 
 

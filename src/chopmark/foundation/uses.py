@@ -15,7 +15,9 @@
 
 No use is best everywhere, so none is wired in: each is fitted on the same rows, judged on the
 same others, and ROC-AUC there decides. The others are of users of whom no row is learned from,
-unless the rows are named. Serves G13, G15, G16 and G17 of the requirements.
+unless the rows are named. A few labels are too few to set some aside: up to 1,000 each use is
+judged by cross-validation, on all rows, and then learns from all. Serves G13, G15, G16 and G17
+of the requirements.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +29,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from chopmark.errors import DeclarationError, InvalidInput, did_you_mean
-from chopmark.foundation.candidates import METHODS, Training, Use, Views, made
+from chopmark.foundation.candidates import METHODS, NETWORK_PARTS, Training, Use, Views, made
 from chopmark.foundation.chances import Chances, Codes, blended, gained, judged
 from chopmark.foundation.usermodel import UserModel
 from chopmark.histories import Aggregates, Slices
@@ -37,10 +39,15 @@ Rows = NDArray[np.int64]
 
 BLEND = "blend"
 
+FEW = 1_000
+"""Labelled rows up to which no share of them is set aside to choose by."""
+
 _TIE = 1e-3
 _CLEARLY = 0.02
 _ONE_SIDED = 1.645
+_OF_SEVERAL = 2.5
 _MOST_PARTS = 3
+_FOLDS = 6
 
 
 class Uses:
@@ -56,7 +63,8 @@ class Uses:
         The uses whose log-odds are averaged; one if nothing is blended.
     figures : dict
         By use: ``roc_auc``, ``pr_auc``, ``log_loss``, ``calibration_error`` on validation
-        rows (means over classes where there are several), and ``seconds`` of fitting.
+        rows, or by cross-validation on all (means over classes where there are several), and
+        ``seconds`` of fitting.
     """
 
     def __init__(
@@ -166,7 +174,9 @@ def choose(
     valid
         Row numbers to judge and to stop by, taken as they are; or a share. Of a share whole
         users are drawn, by class, as many as make that share of the users: a user's rows are
-        alike, and a use that knows some of them seems to foretell the others.
+        alike, and a use that knows some of them seems to foretell the others. Of up to
+        1,000 rows no share is set aside: each use is judged on all rows by cross-validation
+        (six parts of whole users, three for a network), and then learns from all.
     groups : (m,)
         Whose each row is, none missing. None: the user of the histories of whom it is a piece.
         Give them where a row is a history of its own (`Histories.from_lists`), or where users
@@ -179,7 +189,8 @@ def choose(
     features : (m, k)
         Further numbers known of each row, NaN where missing; used beside the aggregates.
     blend
-        Whether to average the best use with others where that is better by more than noise.
+        Whether to average the best use with others: where that is better by more than noise;
+        or, where each is cross-validated, with all that are not shown to be worse.
     on_progress
         Called with the use that comes, how many are done, and how many there are.
 
@@ -199,7 +210,13 @@ def choose(
         )
     codes = _codes(y, len(pieces))
     num_classes = max(2, int(codes.max(initial=0)) + 1)
-    train, held = _parted(codes, valid, _groups(groups, pieces), seed)
+    owners = _groups(groups, pieces)
+    train, held = _parted(codes, valid, owners, seed)
+    parts_of = None
+    if isinstance(valid, int | float) and len(codes) <= FEW:
+        parts_of = _folds(codes, owners, seed)
+    if parts_of is not None:
+        train = held = np.arange(len(codes))
     found: Aggregates | None = None
     if isinstance(pieces, Views):
         views = pieces
@@ -222,15 +239,19 @@ def choose(
             on_progress(name, done, len(ordered))
         begin = perf_counter()
         use = made(name, user_model, training or Training(), num_classes, seed)
-        use.fit(views, codes, train, held)
-        chances[name] = use.chances(views[held])
+        if parts_of is None:
+            use.fit(views, codes, train, held)
+            chances[name] = use.chances(views[held])
+        else:
+            chances[name] = use.cross(views, codes, parts_of)
         fitted[name] = use
         seconds = perf_counter() - begin
         figures[name] = {**judged(codes[held], chances[name]), "seconds": round(seconds, 3)}
     if on_progress is not None:
         on_progress("", len(ordered), len(ordered))
     best = best_of(figures)
-    parts = _mixed(best, chances, codes[held]) if blend else (best,)
+    mix = _mixed if parts_of is None else _as_good
+    parts = mix(best, chances, codes[held]) if blend else (best,)
     if len(parts) > 1:
         mixed = blended([chances[name] for name in parts])
         spent = [figures[name]["seconds"] or 0.0 for name in parts]
@@ -287,12 +308,10 @@ def _drawn(codes: Codes, groups: Rows, share: float, seed: int) -> Rows:
     class among their rows."""
     if not len(codes):
         raise InvalidInput("expected pieces to choose by, got none")
-    order = np.argsort(-np.bincount(codes), kind="stable")  # classes, the most frequent first
-    rarest = np.zeros(groups.max() + 1, dtype=np.int64)
-    np.maximum.at(rarest, groups, np.argsort(order)[codes])
+    rarest = _rarest(codes, groups)
     num_groups = len(rarest)
     try:
-        drawn = stratified(order[rarest], test_share=share, seed=seed).test
+        drawn = stratified(rarest, test_share=share, seed=seed).test
     except InvalidInput as error:
         if not 0.0 < share < 1.0:
             raise
@@ -302,6 +321,28 @@ def _drawn(codes: Codes, groups: Rows, share: float, seed: int) -> Rows:
             "(`valid`)"
         ) from error
     return np.flatnonzero(np.isin(groups, drawn))
+
+
+def _rarest(codes: Codes, groups: Rows) -> Codes:
+    """(g,) the rarest class among the rows of each group."""
+    order = np.argsort(-np.bincount(codes), kind="stable")  # classes, the most frequent first
+    rarest = np.zeros(groups.max() + 1, dtype=np.int64)
+    np.maximum.at(rarest, groups, np.argsort(order)[codes])
+    return order[rarest]
+
+
+def _folds(codes: Codes, groups: Rows, seed: int) -> Rows | None:
+    """(m,) part of each row, whole groups in a part and as large a share of each class; None if
+    the rows outside of a part would have one class."""
+    rarest = _rarest(codes, groups)
+    order = np.random.default_rng((seed, 5)).permutation(len(rarest))
+    order = order[np.argsort(rarest[order], kind="stable")]
+    part = np.empty(len(rarest), dtype=np.int64)
+    part[order] = np.arange(len(rarest)) % _FOLDS
+    found: Rows = part[groups]
+    # A network joins parts to three.
+    joined = [codes[found % NETWORK_PARTS != number] for number in range(NETWORK_PARTS)]
+    return found if all(len(np.unique(some)) > 1 for some in joined) else None
 
 
 def _parted(codes: Codes, valid: float | ArrayLike, groups: Rows, seed: int) -> tuple[Rows, Rows]:
@@ -352,4 +393,16 @@ def _mixed(best: str, chances: Mapping[str, Chances], y: Codes) -> tuple[str, ..
         if not found:
             break
         parts.append(max(found, key=lambda name: found[name]))
+    return tuple(parts)
+
+
+def _as_good(best: str, chances: Mapping[str, Chances], y: Codes) -> tuple[str, ...]:
+    """The best use, and all that it betters by no more than noise: with few labels there is
+    no telling which of them is best, and their average is seldom worse than any. The best of
+    several is so by luck, too, so it takes more than to better a single other one."""
+    parts = [best]
+    for name, told in chances.items():
+        gain, error = gained(y, chances[best], told)
+        if name != best and gain <= _OF_SEVERAL * error:
+            parts.append(name)
     return tuple(parts)

@@ -2,16 +2,20 @@
 
 With a tower that was pre-trained, what is learned first is the last layer alone (a linear
 probe), and then all, lower layers at lower rates: a fresh last layer would send noise through
-what pre-training has learned. The probe itself is among the candidates that the held-out rows
-choose from, so fine-tuning does not end below the frozen embedding by more than chance.
+what pre-training has learned. Held-out rows say how far to go from the probe: after which round
+to stop, and which share of the way there to keep (weights in between, a single network). They
+have to show it: unless their log loss falls by more than noise, the probe is what is kept. So
+with few labels fine-tuning is mostly the frozen embedding, and does not lose to it.
 
 References
 ----------
 Ananya Kumar et al., "Fine-tuning can distort pretrained features and underperform
 out-of-distribution", 2022.
+Mitchell Wortsman et al., "Robust fine-tuning of zero-shot models", 2022: weights in between.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,29 +35,56 @@ from chopmark.sequence.network import Head, Tower
 from chopmark.sequence.training import Pace, Trainer
 
 Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
 
-_ROUNDS = 24
+_ROUNDS, _FINE_ROUNDS = 24, 8
+_SHARES = (0.25, 0.5, 0.75, 1.0)
 _LEAST_GAIN = 1e-4
+_ONE_SIDED = 1.645
 _STANDARD_ROWS = 2_000
+_CROSS_VALIDATED = 2_000
+_UNHEARD = 10.0
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Of a linear probe, the strictest first."""
+
 _HELD_OUT = 1.0 / 7.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How far a training goes.
+
+    Attributes
+    ----------
+    rounds
+        After how many of its equal parts it stops; 0 is the start.
+    share
+        Of the way from the start to there, (0, 1].
+    """
+
+    rounds: int
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Learned:
     """A trained tower and its last layer.
 
     Attributes
     ----------
+    course
+        What was kept.
     held_out_loss
-        Log loss on the rows that were held out.
-    rounds
-        Of `_ROUNDS` parts of the training; the best one was kept.
+        Log loss on the rows that were held out; NaN where the course was given.
+    trail : (T, h, C) float32
+        Log-odds of the rows that were held out: at the start, and after each round.
     """
 
     tower: Tower
     head: Head
+    course: Course
     held_out_loss: float
-    best_round: int
+    trail: NDArray[np.float32]
     steps: int
 
 
@@ -69,6 +100,7 @@ def learn(
     seed: int,
     pretrained: bool = False,
     held_out: NDArray[np.int64] | None = None,
+    course: Course | None = None,
     on_step: Callable[[float, float], None] | None = None,
 ) -> Learned:
     """Train a tower, in place, and a last layer on labels.
@@ -88,9 +120,13 @@ def learn(
     held_out
         Rows to judge by; where not given a seventh of the users, all rows of a user on one
         side (`held_out_rows`).
+    course
+        How far to go, if that is known: all rows are learned from then, none is held out.
     """
     rng = np.random.default_rng((seed, 77))
-    if held_out is None:
+    if course is not None:
+        held_out = np.zeros(0, dtype=np.int64)
+    elif held_out is None:
         owners = np.searchsorted(pieces.histories.offsets, pieces.starts, side="right")
         held_out = held_out_rows(y, owners, seed=seed)
     rows = np.setdiff1d(np.arange(len(y)), held_out)
@@ -102,10 +138,11 @@ def learn(
         tower.standardise(torch.from_numpy(embeddings(tower, tokenizer, pieces[some],
                                                       budget=budget)))  # fmt: skip
     else:
-        _probe(tower, head, tokenizer, pieces, y, rows, budget)
+        _start_at_probe(tower, head, tokenizer, pieces, y, rows, held_out, budget)
     alike = tower.shape.kind != "recurrent"
     lengths = pieces.lengths
     queue: list[NDArray[np.int64]] = []
+    rounds = _FINE_ROUNDS if pretrained else _ROUNDS
     per_epoch = max(1, sum(1 for _ in _parts(rows, lengths, budget, alike, rng)))
     steps = int(np.clip(round(epochs * per_epoch), _ROUNDS, pace.steps))
     pace = replace(pace, steps=steps)
@@ -126,26 +163,75 @@ def learn(
         z_BC = head(tower(inputs)[1], dropout)
         return _loss(z_BC, torch.from_numpy(y[own]).to(device))
 
-    def judged() -> float:
+    def heard() -> NDArray[np.float32]:
         z = raw_scores(tower, head, tokenizer, pieces[held_out], budget=budget)
-        return float(_loss(torch.from_numpy(z), torch.from_numpy(y[held_out])))
+        agreed = trainer.ranks.agreed(torch.from_numpy(z).to(device))
+        found: NDArray[np.float32] = agreed.cpu().numpy()
+        return found
 
-    best_loss, best_round = judged(), 0
-    best = _copied(trainer)
-    for number in range(1, _ROUNDS + 1):
-        trainer.train(loss, until=number / _ROUNDS, on_step=on_step)
+    start = _copied(trainer)
+    best, trail, at_best = start, [heard()], 0
+    last = rounds if course is None else course.rounds
+    for number in range(1, last + 1):
+        trainer.train(loss, until=number / rounds, on_step=on_step)
+        if course is not None and number < last:
+            continue
         now = _copied(trainer)
         trainer.use_average()
-        found = trainer.agreed(judged())
-        if found < best_loss - _LEAST_GAIN:
-            best_loss, best_round, best = found, number, _copied(trainer)
-        if number - best_round >= _ROUNDS // 3 or trainer.done >= 1.0:
+        trail.append(heard())
+        if course is not None or course_of(trail, y[held_out], fine=pretrained).rounds == number:
+            best, at_best = _copied(trainer), number
+        if number - at_best >= rounds // 3 or trainer.done >= 1.0:
             break
         _restore(trainer, now)
-    _restore(trainer, best)
+    if course is None:
+        course = course_of(trail, y[held_out], fine=pretrained)
+        if pretrained and not is_shown(trail, y[held_out], course):
+            course = Course(0)
+    _restore(trainer, _between(start, best, course.share) if course.rounds else start)
     trainer.network.cpu().eval()
-    return Learned(tower=tower, head=head, held_out_loss=best_loss, best_round=best_round,
-                   steps=trainer.step)  # fmt: skip
+    loss_there = _losses(along(trail, course), y[held_out]) if len(held_out) else np.array([np.nan])
+    return Learned(tower=tower, head=head, course=course, held_out_loss=float(loss_there.mean()),
+                   trail=np.stack(trail), steps=trainer.step)  # fmt: skip
+
+
+def course_of(trail: Sequence[Floats32] | Floats32, y: NDArray[np.int64], *, fine: bool) -> Course:
+    """How far to go by the least log loss along a trail.
+
+    Parameters
+    ----------
+    trail
+        (h, C) log-odds of rows that were held out: at the start, and after each round.
+    y
+        (h,) their classes.
+    fine
+        Whether parts of the way may be kept. Those are judged by log-odds in between, to which
+        weights in between come close.
+    """
+    best, found = float(_losses(trail[0], y).mean()), Course(0)
+    for number in range(1, len(trail)):
+        for share in _SHARES if fine else (1.0,):
+            tried = Course(number, share)
+            loss = float(_losses(along(trail, tried), y).mean())
+            if loss < best - _LEAST_GAIN:
+                best, found = loss, tried
+    return found
+
+
+def along(trail: Sequence[Floats32] | Floats32, course: Course) -> Floats32:
+    """Log-odds on a course; in between about those of weights in between.
+
+    Of a trail that has no more than the start and the end, too.
+    """
+    end = trail[min(course.rounds, len(trail) - 1)]
+    found: Floats32 = trail[0] + np.float32(course.share) * (end - trail[0])
+    return found
+
+
+def is_shown(trail: Sequence[Floats32] | Floats32, y: NDArray[np.int64], course: Course) -> bool:
+    """Whether the log loss falls along a course by more than noise: 1.645 standard errors."""
+    fall = _losses(trail[0], y) - _losses(along(trail, course), y)
+    return bool(fall.mean() > _ONE_SIDED * fall.std() / np.sqrt(len(fall)))
 
 
 def held_out_rows(
@@ -267,33 +353,92 @@ def _start_at_base_rate(head: Head, y: NDArray[np.int64], num_outputs: int) -> N
         head.line.bias.copy_(torch.from_numpy(start))
 
 
-def _probe(
+def logistic(
+    x: Floats32,
+    y: NDArray[np.int64],
+    x_held: Floats32 | None = None,
+    y_held: NDArray[np.int64] | None = None,
+    *,
+    strength: float | None = None,
+) -> Any:
+    """A logistic regression on standardised columns, a linear probe: a pipeline of scikit-learn.
+
+    Where no strength is given it is found by cross-validation; of 2,000 rows or more, or where a
+    class has one row, by rows that are held out.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+    from sklearn.metrics import log_loss
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def fitted(strength: float) -> Any:
+        line = LogisticRegression(C=strength, max_iter=300)
+        with warnings.catch_warnings():
+            # A loose one is never quite there, and stays the looser one of those tried.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return make_pipeline(StandardScaler(), line).fit(x, y)
+
+    if strength is not None:
+        return fitted(strength)
+    folds = int(min(5, np.unique(y, return_counts=True)[1].min()))
+    if folds > 1 and (len(y) < _CROSS_VALIDATED or x_held is None):
+        line = LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=300,
+                                    l1_ratios=(0.0,), use_legacy_attributes=False)  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return make_pipeline(StandardScaler(), line).fit(x, y)
+    if x_held is None or y_held is None or not np.isin(y_held, y).any():
+        return fitted(STRENGTHS[0])
+    models = [fitted(strength) for strength in STRENGTHS]
+    seen = np.isin(y_held, models[0].classes_)
+    losses = [log_loss(y_held[seen], model.predict_proba(x_held[seen]), labels=model.classes_)
+              for model in models]  # fmt: skip
+    return models[int(np.argmin(losses))]
+
+
+def _start_at_probe(
     tower: Tower,
     head: Head,
     tokenizer: Tokenizer,
     pieces: Slices,
     y: NDArray[np.int64],
     rows: NDArray[np.int64],
+    held_out: NDArray[np.int64],
     budget: int,
 ) -> None:
     """Set the last layer to a logistic regression on the frozen embedding."""
-    from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.preprocessing import StandardScaler
-
-    x = embeddings(tower, tokenizer, pieces[rows], budget=budget)
-    scaler = StandardScaler().fit(x)
-    folds = int(min(5, np.bincount(y[rows]).min()))
-    if folds < 2:
-        return
-    model = LogisticRegressionCV(Cs=np.logspace(-4, 0, 5), cv=folds, scoring="neg_log_loss",
-                                 max_iter=300, l1_ratios=(0.0,),
-                                 use_legacy_attributes=False)  # fmt: skip
-    model.fit(scaler.transform(x), y[rows])
-    weight = model.coef_ / scaler.scale_
-    bias = model.intercept_ - weight @ scaler.mean_
+    x = embeddings(tower, tokenizer, pieces, budget=budget)
+    held = (x[held_out], y[held_out]) if len(held_out) else ()
+    model = logistic(x[rows], y[rows], *held)
+    scaler, line = model.steps[0][1], model.steps[1][1]
+    weight = line.coef_ / scaler.scale_
+    bias = line.intercept_ - weight @ scaler.mean_
+    outputs = head.line.bias.shape[0]
+    if outputs > 1:
+        if len(weight) == 1:  # two of several classes are there to learn from
+            weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        some, weight = weight, np.zeros((outputs, weight.shape[1]))
+        known, bias = bias, np.full(outputs, bias.min() - _UNHEARD)
+        weight[line.classes_], bias[line.classes_] = some, known
     with torch.no_grad():
         head.line.weight.copy_(torch.from_numpy(weight))
         head.line.bias.copy_(torch.from_numpy(bias))
+
+
+def _losses(z: NDArray[Any], y: NDArray[np.int64]) -> Floats:
+    """(m,) log loss of each row."""
+    z = z.astype(np.float64)
+    if z.shape[1] == 1:
+        found: Floats = np.logaddexp(0.0, z[:, 0]) - y * z[:, 0]
+        return found
+    found = np.logaddexp.reduce(z, axis=1) - z[np.arange(len(y)), y]
+    return found
+
+
+def _between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights at a share of the way."""
+    return {name: torch.lerp(start[name], end[name], share) for name in start}
 
 
 def _copied(trainer: Trainer) -> dict[str, Tensor]:

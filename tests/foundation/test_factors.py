@@ -1,9 +1,12 @@
 import numpy as np
 import polars as pl
 import pytest
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 
 from chopmark.errors import InvalidInput, InvalidTable
 from chopmark.foundation import Factors
+from chopmark.foundation.factors import _fitted, _users
 from chopmark.histories import Histories
 
 
@@ -73,6 +76,28 @@ def test_the_more_is_known_of_a_user_the_longer_the_vector():
         )
     )
     assert 0 < one < ten < many < 20
+
+
+def test_users_with_a_favourite_have_the_most_likely_place_and_nothing_runs_away():
+    rng = np.random.default_rng(0)
+    shares = 1 / np.arange(1, 101) ** 1.2
+    counts = np.array(
+        [
+            rng.multinomial(total, 0.1 * shares / shares.sum() + 0.9 * np.eye(100)[favourite])
+            for total, favourite in zip(
+                rng.choice([3, 30, 200], 300), rng.integers(0, 100, 300), strict=True
+            )
+        ]
+    ).astype(float)
+    base, loadings = _fitted(counts, 6)
+    places, _ = _users(counts, base, loadings, steps=12)
+    assert np.abs(loadings).max() < 30
+    for own, place in zip(counts[:20], places, strict=False):
+
+        def unlikely(at, own=own):
+            return -own @ log_softmax(base + loadings @ at) + at @ at / 2
+
+        assert unlikely(place) < minimize(unlikely, np.zeros(6)).fun + 1e-3
 
 
 def test_values_never_seen_and_no_choice_say_nothing(planted):

@@ -425,6 +425,16 @@ def test_features_for_a_line_are_finite_and_zero_for_who_did_nothing(features):
     assert not made(rows.with_columns(as_of=pl.lit(START - timedelta(seconds=1)))).any()
 
 
+@pytest.mark.parametrize("features", [aggregates_of, choices_of, habits_of])
+def test_the_order_of_rows_does_not_say_what_is_learned_from(features):
+    exchange = Campaign(300, warm_days=30, days=2, seed=3)
+    rows = pl.concat([exchange.candidates(1).head(20), exchange.candidates(0).head(20)])
+    made, turned = features(exchange.events)(rows), features(exchange.events)(rows.reverse())
+    assert np.allclose(made, turned[::-1], atol=1e-5, equal_nan=True)
+    with pytest.raises(InvalidInput, match="expected rows to make features of"):
+        features(exchange.events)(rows.head(0))
+
+
 def test_a_line_is_the_most_likely_one_under_its_prior():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(300, 3)) * [1.0, 3.0, 30.0]
@@ -461,6 +471,15 @@ def test_a_line_refuses_what_it_cannot_learn_from():
     rows = pl.DataFrame({"user": range(4)})
     with pytest.raises(InvalidInput, match="got nan in column 0 of row 0; fill or leave out"):
         LinearLearner(lambda rows: np.full((4, 1), np.nan)).fit(rows, np.ones(4))
+    for answers, words in (
+        ([0, 1, np.nan, 1], "got nan in row 2"),
+        ([np.inf, 1, 0, 1], "got inf in row 0"),
+        ([0, 1, 2, 1], "got 2.0 in row 2"),
+        ([0, -1, 1, 1], "got -1.0 in row 1"),
+        ([0, 1], "for each of 4 rows"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            LinearLearner(lambda rows: np.ones((4, 1))).fit(rows, np.array(answers))
     with pytest.raises(InvalidInput, match="expected answers to learn from"):
         LinearLearner(lambda rows: np.ones((0, 1))).fit(rows.head(0), np.ones(0))
     with pytest.raises(InvalidInput, match="expected a fitted learner"):

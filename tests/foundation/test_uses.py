@@ -187,6 +187,15 @@ def test_a_few_labels_are_judged_by_those_who_had_not_learned_them(space):
     assert min(np.abs(own - told).max() for told in each) < 1e-6
 
 
+def test_two_of_a_rare_class_are_enough_where_none_are_set_aside(space):
+    model, pieces, _, _ = space
+    y = (np.arange(40) < 2).astype(np.int64)
+    found = choose(model, pieces[:40], y, methods=("centroids", "probe"))
+    assert all(told["roc_auc"] is not None for told in found.figures.values())
+    with pytest.raises(InvalidInput, match="two classes"):
+        choose(model, pieces[:40], y * (np.arange(40) < 1), methods=("probe",))
+
+
 def test_several_classes_are_cross_validated_too(space):
     model, pieces, kind, lengths = space
     y = kind + 2 * (lengths > 15)

@@ -368,5 +368,11 @@ def test_a_split_that_cannot_be_is_refused():
         SMALL.fit(table, target="bad")
     with pytest.raises(InvalidTable, match=r"`nam` to split by users.*did you mean `name`"):
         BY_USERS.fit(table, target="bad", user="nam")
+    for user, words in (("seen", "got List"), ("bad", "got the label")):
+        with pytest.raises(InvalidTable, match=rf"names or numbers in .*{user}.*{words}"):
+            BY_USERS.fit(table, target="bad", user=user)
+    nameless = table.with_columns(name=pl.when(pl.int_range(pl.len()) > 0).then(pl.lit("ann")))
+    with pytest.raises(InvalidTable, match="got nothing in 1 of 8 rows"):
+        BY_USERS.fit(nameless, target="bad", user="name")
     with pytest.raises(DeclarationError, match="the order of time"):
         BY_USERS.unfitted(HISTORY, pl.DataFrame(), pl.Series())

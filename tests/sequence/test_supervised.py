@@ -122,3 +122,17 @@ def test_the_same_gain_is_shown_by_many_rows_and_not_by_few():
             trail, y = made(rows, 0.2, seed)
             told.append(is_shown(trail, y, Course(1)))
         assert np.mean(told) <= shown if rows < 100 else np.mean(told) == shown
+
+
+def test_the_strength_of_a_probe_is_judged_by_users_it_has_not_learned_from():
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(80), 8)
+    label = (np.arange(80) % 2)[users]
+    # Each user's rows are nearly one: who knows some of them knows the others' label.
+    own = rng.normal(size=(80, 40))[users] + 0.01 * rng.normal(size=(640, 40))
+    x = own + 0.15 * (label[:, None] - 0.5)
+    mixed = rng.permutation(640)
+    x, label, users = x[mixed].astype(np.float32), label[mixed], users[mixed]
+    by_rows = logistic(x, label)
+    by_users = logistic(x, label, owners=users)
+    assert by_users.steps[1][1].C < by_rows.steps[1][1].C

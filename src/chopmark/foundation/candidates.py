@@ -109,11 +109,14 @@ class Views:
     embedding : (m, d)
     columns : (m, k)
         Aggregates, and what else is known of the user; NaN where there is none.
+    owners : (m,)
+        A number of whose each row is: rows of one user are alike.
     """
 
     pieces: Slices
     embedding: Numbers
     columns: Numbers
+    owners: Rows
 
     @classmethod
     def of(
@@ -143,7 +146,7 @@ class Views:
                 )
             parts.append(given)
         embedding = user_model.embed(newest(pieces, user_model.shape.length))
-        return cls(pieces, embedding, np.concatenate(parts, axis=1))
+        return cls(pieces, embedding, np.concatenate(parts, axis=1), owners_of(pieces))
 
     def __len__(self) -> int:
         """Number of pieces."""
@@ -151,7 +154,20 @@ class Views:
 
     def __getitem__(self, which: NDArray[Any]) -> "Views":
         """Some of the rows."""
-        return Views(self.pieces[which], self.embedding[which], self.columns[which])
+        return Views(
+            self.pieces[which], self.embedding[which], self.columns[which], self.owners[which]
+        )
+
+
+def owners_of(pieces: Slices) -> Rows:
+    """(m,) place of the user of each piece; below 0, each another, where nothing tells."""
+    begins = pieces.histories.offsets[:-1]
+    places = np.searchsorted(begins, pieces.starts, side="right")
+    same = places - np.searchsorted(begins, pieces.starts)
+    # An empty piece at the first row may be of anybody who is not in the histories; one where
+    # several users begin, of any of these.
+    unknown = (pieces.starts == pieces.ends) & ((pieces.ends == 0) | (same > 1))
+    return np.where(unknown, -1 - np.arange(len(pieces)), places)
 
 
 class Use(Protocol):
@@ -259,7 +275,7 @@ class _Probe:
 
     def fit(self, views: Views, y: Codes, train: Rows, valid: Rows) -> None:
         x = views.embedding
-        self._model = logistic(x[train], y[train], x[valid], y[valid])
+        self._model = logistic(x[train], y[train], x[valid], y[valid], owners=views.owners[train])
 
     def cross(self, views: Views, y: Codes, parts: Rows) -> Chances:
         x, truth = views.embedding, y[np.argsort(parts, kind="stable")]
@@ -404,7 +420,8 @@ class _Network:
         trail = np.concatenate([trail[:shortest] for trail in trails], axis=1)
         truth = y[np.argsort(parts, kind="stable")]
         course = course_of(trail, truth, fine=self._pretrained)
-        if self._pretrained and not is_shown(trail, truth, course):
+        owners = views.owners[np.argsort(parts, kind="stable")]
+        if self._pretrained and not is_shown(trail, truth, course, owners):
             course = Course(0)
         self._learned = self._trained(views, y, course=course)
         return _in_order([self._spoken(along(trail, course))], parts)
@@ -439,6 +456,7 @@ class _Network:
             seed=self._seed,
             pretrained=self._pretrained,
             held_out=held_out,
+            owners=views.owners,
             course=course,
         )
 

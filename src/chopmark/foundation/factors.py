@@ -38,6 +38,7 @@ _LEAST_SHARE = 1 / 500  # of users who have a value: else it tells of nobody els
 _MOST_COUNT = 200.0  # of one user's choices in a field: thousands are habit, not evidence
 _SAMPLED_USERS = 5_000
 _ROUNDS = 12
+_HALVINGS = 8
 _CHUNK = 4_096
 
 
@@ -240,17 +241,40 @@ def _users(
     squares = (loadings[:, :, None] * loadings[:, None, :]).reshape(len(base), -1)
     places = np.zeros((len(counts), size))
     chosen = counts @ loadings
+    chances, loss = _told(base, loadings, totals, chosen, places)
     for _ in range(steps):
-        chances = _softmax(base + places @ loadings.T)
         means = chances @ loadings
         spread = (chances @ squares).reshape(-1, size, size) - means[:, :, None] * means[:, None]
         curvature = totals[:, None, None] * spread + np.eye(size)
         slope = chosen - totals[:, None] * means - places
         step = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
-        places = places + np.clip(step, -2.0, 2.0)
+        step = np.clip(step, -2.0, 2.0)
+        # Of a favourite chosen hundreds of times a whole step goes too far, and the next further.
+        chances, after = _told(base, loadings, totals, chosen, places + step)
+        for _ in range(_HALVINGS):
+            wild = np.flatnonzero(after > loss + 1e-9 * (1.0 + np.abs(loss)))
+            if not len(wild):
+                break
+            step[wild] /= 2.0
+            chances[wild], after[wild] = _told(
+                base, loadings, totals[wild], chosen[wild], places[wild] + step[wild]
+            )
+        places, loss = places + step, after
         if np.abs(step).max(initial=0.0) < 1e-4:
             break
     return places, np.linalg.inv(curvature)
+
+
+def _told(
+    base: _Floats, loadings: _Floats, totals: _Floats, chosen: _Floats, places: _Floats
+) -> tuple[_Floats, _Floats]:
+    """Chances (n, V) of values at places, and minus the log of how likely (n,) the places are."""
+    odds = base + places @ loadings.T
+    most = odds.max(axis=1)
+    powers = np.exp(odds - most[:, None])
+    sums = powers.sum(axis=1)
+    loss = totals * (most + np.log(sums)) - (chosen * places).sum(axis=1)
+    return powers / sums[:, None], loss + 0.5 * (places**2).sum(axis=1)
 
 
 def _values(

@@ -73,13 +73,25 @@ class LinearLearner:
         Raises
         ------
         InvalidInput
-            If there is no row, or a feature is not finite.
+            If there is no row, an answer is not from 0 to 1, or a feature is not finite.
         """
         if not rows.height:
             raise InvalidInput(
                 "expected answers to learn from, got none; let `least_engaged` be 1 or more"
             )
-        self._line = _line(self._inputs(rows), np.asarray(engaged, np.float64), self._penalty)
+        answers = np.asarray(engaged, np.float64)
+        if answers.shape != (rows.height,):
+            raise InvalidInput(
+                f"expected an answer for each of {rows.height} rows, got answers of shape "
+                f"{answers.shape}"
+            )
+        strange = np.flatnonzero(~((answers >= 0.0) & (answers <= 1.0)))
+        if len(strange):
+            raise InvalidInput(
+                f"expected answers 0 or 1, got {answers[strange[0]]} in row {strange[0]}; leave "
+                "out rows without an answer"
+            )
+        self._line = _line(self._inputs(rows), answers, self._penalty)
         return self
 
     def score(self, rows: pl.DataFrame) -> NDArray[np.float64]:
@@ -162,7 +174,7 @@ def aggregates_of(events: pl.DataFrame | Histories) -> Features:
         pieces = histories.slices(rows["user"], rows["as_of"])
         if not chosen:
             # By all users as of the first day: what columns there are does not depend on answers.
-            chosen.append(Aggregates().fit(histories.every(pieces.now[0])))
+            chosen.append(Aggregates().fit(histories.every(_first(pieces))))
         return chosen[0].table(pieces).to_numpy().astype(np.float32)
 
     return features
@@ -188,7 +200,7 @@ def choices_of(events: pl.DataFrame | Histories, *, most: int = 8) -> Features:
     def features(rows: pl.DataFrame) -> NDArray[np.float32]:
         pieces = histories.slices(rows["user"], rows["as_of"])
         if not fitted:
-            fitted.append(factors.fit(histories.every(pieces.now[0])))
+            fitted.append(factors.fit(histories.every(_first(pieces))))
         return fitted[0].embed(pieces)
 
     return features
@@ -220,7 +232,7 @@ def habits_of(events: pl.DataFrame | Histories) -> Features:
     def features(rows: pl.DataFrame) -> NDArray[np.float32]:
         pieces = histories.slices(rows["user"], rows["as_of"])
         if not scale:
-            everyone = histories.every(pieces.now[0])
+            everyone = histories.every(_first(pieces))
             known = everyone[everyone.lengths > 0]
             aggregates.fit(known)
             found = of(known) if len(known) else np.zeros((1, 1))
@@ -274,6 +286,13 @@ def by_rule(rule: Callable[[pl.DataFrame], NDArray[Any]]) -> Learn:
 def at_random() -> Learn:
     """A learner to which all are equal, so that the keyed hash alone decides."""
     return by_rule(lambda rows: np.zeros(rows.height))
+
+
+def _first(pieces: Slices) -> int:
+    """The first instant that is asked for, whatever the order of the rows."""
+    if not len(pieces):
+        raise InvalidInput("expected rows to make features of, got none before any other")
+    return int(pieces.now.min())
 
 
 def _line(

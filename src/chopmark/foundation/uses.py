@@ -21,6 +21,7 @@ of the requirements.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -29,7 +30,15 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from chopmark.errors import DeclarationError, InvalidInput, did_you_mean
-from chopmark.foundation.candidates import METHODS, NETWORK_PARTS, Training, Use, Views, made
+from chopmark.foundation.candidates import (
+    METHODS,
+    NETWORK_PARTS,
+    Training,
+    Use,
+    Views,
+    made,
+    owners_of,
+)
 from chopmark.foundation.chances import Chances, Codes, blended, gained, judged
 from chopmark.foundation.usermodel import UserModel
 from chopmark.histories import Aggregates, Slices
@@ -211,12 +220,13 @@ def choose(
     codes = _codes(y, len(pieces))
     num_classes = max(2, int(codes.max(initial=0)) + 1)
     owners = _groups(groups, pieces)
-    train, held = _parted(codes, valid, owners, seed)
     parts_of = None
-    if isinstance(valid, int | float) and len(codes) <= FEW:
+    if isinstance(valid, int | float) and 0.0 < valid < 1.0 and 0 < len(codes) <= FEW:
         parts_of = _folds(codes, owners, seed)
     if parts_of is not None:
         train = held = np.arange(len(codes))
+    else:
+        train, held = _parted(codes, valid, owners, seed)
     found: Aggregates | None = None
     if isinstance(pieces, Views):
         views = pieces
@@ -226,6 +236,7 @@ def choose(
         elif aggregates:
             found = Aggregates().fit(pieces[train])
         views = Views.of(user_model, pieces, aggregates=found, features=features)
+    views = replace(views, owners=owners)
     if views.columns.shape[1] == 0:
         methods = [name for name in methods if "aggregates" not in name]
         if not methods:
@@ -278,7 +289,7 @@ def _codes(y: ArrayLike, count: int) -> Codes:
 def _groups(given: ArrayLike | pl.Series | None, pieces: Slices | Views) -> Rows:
     """(m,) whose each row is: a number for each user, in the order in which they come."""
     if given is None:
-        owners = _owners(pieces.pieces if isinstance(pieces, Views) else pieces).tolist()
+        owners = owners_of(pieces.pieces if isinstance(pieces, Views) else pieces).tolist()
     else:
         owners = given.to_list() if isinstance(given, pl.Series) else np.asarray(given).tolist()
         if not isinstance(owners, list) or len(owners) != len(pieces):
@@ -290,17 +301,6 @@ def _groups(given: ArrayLike | pl.Series | None, pieces: Slices | Views) -> Rows
             raise InvalidInput("expected a group for each piece, got none for some")
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in owners], dtype=np.int64)
-
-
-def _owners(pieces: Slices) -> Rows:
-    """(m,) place of the user of each piece; below 0, each another, where nothing tells."""
-    begins = pieces.histories.offsets[:-1]
-    places = np.searchsorted(begins, pieces.starts, side="right")
-    same = places - np.searchsorted(begins, pieces.starts)
-    # An empty piece at the first row may be of anybody who is not in the histories; one where
-    # several users begin, of any of these.
-    unknown = (pieces.starts == pieces.ends) & ((pieces.ends == 0) | (same > 1))
-    return np.where(unknown, -1 - np.arange(len(pieces)), places)
 
 
 def _drawn(codes: Codes, groups: Rows, share: float, seed: int) -> Rows:

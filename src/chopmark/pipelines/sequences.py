@@ -128,6 +128,18 @@ class SequenceBlend:
                     + did_you_mean(name, table.columns)
                     + ('; `split="users"` needs no time' if name == time else "")
                 )
+        if user is not None and (user == target or table.schema[user].is_nested()):
+            raise InvalidTable(
+                f"expected names or numbers in the column `{user}` that says whose a row is, got "
+                f"{'the label' if user == target else table.schema[user]}"
+            )
+        if user is not None and (num_unknown := table[user].null_count()):
+            raise InvalidTable(
+                f"expected whose each row is in the column `{user}`, got nothing in "
+                f"{num_unknown:,} of {table.height:,} rows; name each, or leave those rows out"
+            )
+        if not by_time and time != target:
+            table = table.drop(time, strict=False)
         name = list_column(table, column)
         blend = self._blend(
             name,

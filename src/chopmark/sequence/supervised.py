@@ -100,6 +100,7 @@ def learn(
     seed: int,
     pretrained: bool = False,
     held_out: NDArray[np.int64] | None = None,
+    owners: NDArray[np.int64] | None = None,
     course: Course | None = None,
     on_step: Callable[[float, float], None] | None = None,
 ) -> Learned:
@@ -120,14 +121,17 @@ def learn(
     held_out
         Rows to judge by; where not given a seventh of the users, all rows of a user on one
         side (`held_out_rows`).
+    owners
+        (m,) whose each piece is; by default the user of the histories of whom it is a piece.
     course
         How far to go, if that is known: all rows are learned from then, none is held out.
     """
     rng = np.random.default_rng((seed, 77))
+    if owners is None:
+        owners = np.searchsorted(pieces.histories.offsets, pieces.starts, side="right")
     if course is not None:
         held_out = np.zeros(0, dtype=np.int64)
     elif held_out is None:
-        owners = np.searchsorted(pieces.histories.offsets, pieces.starts, side="right")
         held_out = held_out_rows(y, owners, seed=seed)
     rows = np.setdiff1d(np.arange(len(y)), held_out)
     num_outputs = 1 if y.max() < 2 else int(y.max()) + 1
@@ -138,7 +142,7 @@ def learn(
         tower.standardise(torch.from_numpy(embeddings(tower, tokenizer, pieces[some],
                                                       budget=budget)))  # fmt: skip
     else:
-        _start_at_probe(tower, head, tokenizer, pieces, y, rows, held_out, budget)
+        _start_at_probe(tower, head, tokenizer, pieces, y, rows, held_out, owners, budget)
     alike = tower.shape.kind != "recurrent"
     lengths = pieces.lengths
     queue: list[NDArray[np.int64]] = []
@@ -228,10 +232,19 @@ def along(trail: Sequence[Floats32] | Floats32, course: Course) -> Floats32:
     return found
 
 
-def is_shown(trail: Sequence[Floats32] | Floats32, y: NDArray[np.int64], course: Course) -> bool:
-    """Whether the log loss falls along a course by more than noise: 1.645 standard errors."""
+def is_shown(
+    trail: Sequence[Floats32] | Floats32,
+    y: NDArray[np.int64],
+    course: Course,
+    owners: NDArray[np.int64] | None = None,
+) -> bool:
+    """Whether the log loss falls along a course by more than noise: 1.645 standard errors, over
+    owners where rows have any, as rows of one are alike."""
     fall = _losses(trail[0], y) - _losses(along(trail, course), y)
-    return bool(fall.mean() > _ONE_SIDED * fall.std() / np.sqrt(len(fall)))
+    if owners is not None:
+        places = np.unique(owners, return_inverse=True)[1]
+        fall = np.bincount(places, weights=fall).astype(np.float64)
+    return bool(fall.sum() > _ONE_SIDED * np.sqrt(len(fall)) * fall.std())
 
 
 def held_out_rows(
@@ -359,42 +372,69 @@ def logistic(
     x_held: Floats32 | None = None,
     y_held: NDArray[np.int64] | None = None,
     *,
+    owners: NDArray[np.int64] | None = None,
     strength: float | None = None,
 ) -> Any:
     """A logistic regression on standardised columns, a linear probe: a pipeline of scikit-learn.
 
-    Where no strength is given it is found by cross-validation; of 2,000 rows or more, or where a
-    class has one row, by rows that are held out.
+    Where no strength is given it is found by cross-validation, all rows of an owner in one part;
+    of 2,000 rows or more, or where a class has one owner, by rows that are held out.
     """
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    def fitted(strength: float) -> Any:
+    def fitted(strength: float, some: NDArray[Any] | slice = slice(None)) -> Any:
         line = LogisticRegression(C=strength, max_iter=300)
         with warnings.catch_warnings():
             # A loose one is never quite there, and stays the looser one of those tried.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return make_pipeline(StandardScaler(), line).fit(x, y)
+            return make_pipeline(StandardScaler(), line).fit(x[some], y[some])
+
+    def loss(model: Any, x_other: Floats32, y_other: NDArray[np.int64]) -> float:
+        seen = np.isin(y_other, model.classes_)
+        if not seen.any():
+            return 0.0
+        chances = model.predict_proba(x_other[seen])
+        return float(seen.sum() * log_loss(y_other[seen], chances, labels=model.classes_))
 
     if strength is not None:
         return fitted(strength)
-    folds = int(min(5, np.unique(y, return_counts=True)[1].min()))
-    if folds > 1 and (len(y) < _CROSS_VALIDATED or x_held is None):
-        line = LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=300,
-                                    l1_ratios=(0.0,), use_legacy_attributes=False)  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return make_pipeline(StandardScaler(), line).fit(x, y)
+    parts = _parts_of_owners(y, owners)
+    if parts is not None and (len(y) < _CROSS_VALIDATED or x_held is None):
+        losses = [
+            sum(
+                loss(fitted(strength, parts != part), x[parts == part], y[parts == part])
+                for part in range(int(parts.max()) + 1)
+            )
+            for strength in STRENGTHS
+        ]
+        return fitted(STRENGTHS[int(np.argmin(losses))])
     if x_held is None or y_held is None or not np.isin(y_held, y).any():
         return fitted(STRENGTHS[0])
     models = [fitted(strength) for strength in STRENGTHS]
-    seen = np.isin(y_held, models[0].classes_)
-    losses = [log_loss(y_held[seen], model.predict_proba(x_held[seen]), labels=model.classes_)
-              for model in models]  # fmt: skip
-    return models[int(np.argmin(losses))]
+    return models[int(np.argmin([loss(model, x_held, y_held) for model in models]))]
+
+
+def _parts_of_owners(
+    y: NDArray[np.int64], owners: NDArray[np.int64] | None
+) -> NDArray[np.int64] | None:
+    """(m,) one of five parts or fewer for each row, whole owners in a part, each class in several;
+    None where the rows outside of some part would have one class."""
+    rows = np.arange(len(y)) if owners is None else np.unique(owners, return_inverse=True)[1]
+    most = np.zeros(rows.max() + 1, dtype=np.int64)
+    np.maximum.at(most, rows, y)
+    order = np.argsort(most, kind="stable")
+    size = int(min(5, np.unique(most, return_counts=True)[1].min()))
+    if size < 2:
+        return None
+    part = np.empty(len(most), dtype=np.int64)
+    part[order] = np.arange(len(most)) % size
+    found: NDArray[np.int64] = part[rows]
+    whole = all(len(np.unique(y[found != number])) > 1 for number in range(size))
+    return found if whole else None
 
 
 def _start_at_probe(
@@ -405,12 +445,13 @@ def _start_at_probe(
     y: NDArray[np.int64],
     rows: NDArray[np.int64],
     held_out: NDArray[np.int64],
+    owners: NDArray[np.int64],
     budget: int,
 ) -> None:
     """Set the last layer to a logistic regression on the frozen embedding."""
     x = embeddings(tower, tokenizer, pieces, budget=budget)
     held = (x[held_out], y[held_out]) if len(held_out) else ()
-    model = logistic(x[rows], y[rows], *held)
+    model = logistic(x[rows], y[rows], *held, owners=owners[rows])
     scaler, line = model.steps[0][1], model.steps[1][1]
     weight = line.coef_ / scaler.scale_
     bias = line.intercept_ - weight @ scaler.mean_

@@ -50,7 +50,7 @@ constraints: $(BIN)/uv ## Choose the newest versions anew and write them to cons
 	@{ echo "# Written by \`make constraints\`."; cat $(VENV)/constraints.txt; } >constraints.txt
 
 clean: ## Remove the environments, the caches and the built packages.
-	@rm -rf $(VENV) $(PEERS) .venv-tabular .venv-tabular-automl .venv-sequence .venv-graph build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache .benchmarks
 	@find src tests recipes benchmarks -name __pycache__ -prune -exec rm -rf {} +
 

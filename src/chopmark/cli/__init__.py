@@ -195,6 +195,47 @@ for name, what, more, example in (
         help=_help("foundation target", name, what, more, example),
     )
 
+chain = App(
+    name="chain", help="Address risk: transfers of a chain in, a score of every address out."
+)
+app.command(chain)
+for name, what, more, example in (
+    (
+        "run",
+        "Read files, build the graph, embed it, learn from labels, and score every address.",
+        "Run again without files, it learns anew from what was read.",
+        "ethereum labels.csv --transactions transactions.csv --token-transfers token_transfers.csv",
+    ),
+    (
+        "update",
+        "Read newer files, and embed and score what they touched.",
+        "Rows that were read before count once; a run that was killed is made up for.",
+        "ethereum --transactions today.csv",
+    ),
+    (
+        "risk",
+        "Say how risky addresses are.",
+        "",
+        "ethereum 0x00000000219ab540356cbb839cbe05303d7705fa",
+    ),
+    (
+        "why",
+        "Say what moved the score of an address, and where its money came from and went to.",
+        "",
+        "ethereum 0x00000000219ab540356cbb839cbe05303d7705fa",
+    ),
+    ("export", "Write the scores of all addresses.", "", "ethereum scores.parquet"),
+    (
+        "simulate",
+        "Write a simulated chain as files of Ethereum ETL, its last days apart, and labels.",
+        "",
+        "files --addresses 20000",
+    ),
+):
+    chain.command(
+        f"chopmark.cli.chain:{name}", name=name, help=_help("chain", name, what, more, example)
+    )
+
 rules = App(
     name="rules",
     help="Rules: write, judge, review, stage; and the lists they ask.\n\n"

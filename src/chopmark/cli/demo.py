@@ -15,13 +15,15 @@ from chopmark.errors import InvalidInput
 from chopmark.features.sequence import RESERVED
 from chopmark.models import load_scorer
 from chopmark.pipelines import demo as steps
+from chopmark.pipelines.demochain import RISKY, Held, Watch, held, hold_risky, watch
 from chopmark.pipelines.desk import WHEN, Day, day_at_the_desk
-from chopmark.pipelines.exchange import LABEL, application
+from chopmark.pipelines.exchange import ADDRESS_RISK, LABEL, application
 from chopmark.pipelines.folder import DataFolder
 from chopmark.pipelines.sequences import SequenceBlend, has_torch
 from chopmark.pipelines.training import train
 from chopmark.pipelines.why import Why, riskiest, why
 from chopmark.tabular import EasyML
+from chopmark.times import moment
 
 
 def demo(
@@ -102,20 +104,31 @@ def _run(
         blend_table(trained)
     else:
         console.print(f"  {LEFT_OUT}", highlight=False, markup=False, soft_wrap=True)
+    with progress("learn the chain of withdrawals") as done:
+        chain = watch(past.simulation, folder.path / "chain", days=scale.days,
+                      live_days=scale.live_days, seed=seed)  # fmt: skip
     engine = folder.open_engine(app, trust_known_at=True)
     scorer = load_scorer(folder.model)
     engine.use(scorer)
     engine.warm()
+    begun = engine.log.last_known_at
+    assert begun is not None
+    hold_risky(engine, moment(begun))
     num_live = past.simulation.num_events - num_past
     with progress("live through the rest", num_live) as done:
-        decided = replay(engine, past.events, decide=app.policy.assessed, on_progress=done)
+        decided = replay(
+            engine, chain.beside(past.events), decide=app.policy.assessed, on_progress=done
+        )
     decisions = [decision for decision in decided if decision.about_type in steps.DECIDED]
+    risk = app.catalog.names.index(ADDRESS_RISK.name)
+    stopped = held(past.simulation, decided, risk)
     outcome = steps.judge(app, engine.log, past.simulation, decisions)
     with progress("a day at the desk"):
         day = day_at_the_desk(engine, label=LABEL, score=trained.model.score)
     engine.snapshot().write(folder.snapshot)
     engine.log.close()
     _show(outcome)
+    _show_chain(chain, stopped)
     risky = riskiest(app, decisions)
     if risky is not None:
         _show_why(why(app, scorer, risky))
@@ -148,6 +161,31 @@ def _show(outcome: steps.Outcome) -> None:
                 "served values that training has otherwise",
                 f"{outcome.differing_values:,} of {outcome.num_values:,}",
             ),
+        ],
+    )
+
+
+def _show_chain(chain: Watch, stopped: Held) -> None:
+    """What the chain knew of where withdrawals went, and what was held."""
+    first, then = chain.learned, chain.updated
+    console.print(
+        f"[bold]The chain[/bold]: {first.num_rows:,} transfers of {first.num_addresses:,} "
+        f"addresses, {first.num_illicit} of them labelled as illicit; on labels held out ROC-AUC "
+        f"{number(first.held_out['roc_auc'])}. Halfway {then.num_rows:,} new transfers, "
+        f"{then.num_touched:,} addresses embedded and scored anew in "
+        f"{sum(then.seconds.values()):.1f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table(
+        f"{stopped.num_withdrawals:,} withdrawals, {stopped.num_fraudulent:,} of them fraudulent",
+        ("", "value"),
+        [
+            ("to addresses that the chain knew", f"{stopped.num_known:,}"),
+            (f"to risky ones (>= {RISKY:g}), which wait for a review", f"{stopped.num_held:,}"),
+            ("  of these fraudulent", f"{stopped.num_held_fraudulent:,}"),
+            ("fraudulent USD that wait", number(stopped.held_usd, 0)),
+            ("fraudulent USD in all", number(stopped.lost_usd, 0)),
         ],
     )
 

@@ -12,6 +12,9 @@ from chopmark.datasets.exchange import SCHEMA
 
 if TYPE_CHECKING:
     from chopmark.datasets.campaigns import Campaign as Campaign
+    from chopmark.datasets.chain import Chain as Chain
+    from chopmark.datasets.chain import simulate_chain as simulate_chain
+    from chopmark.datasets.chain import write_ethereum_etl as write_ethereum_etl
     from chopmark.datasets.history import count_earlier as count_earlier
     from chopmark.datasets.pairs import candidate_pairs as candidate_pairs
     from chopmark.datasets.scenarios import DEFAULT as DEFAULT
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "campaigns": ("Campaign",),
+    "chain": ("Chain", "simulate_chain", "write_ethereum_etl"),
     "history": ("count_earlier",),
     "pairs": ("candidate_pairs",),
     "scenarios": (
@@ -62,6 +66,7 @@ __all__ = [
     "AccountTakeover",
     "BreachedIssuer",
     "Campaign",
+    "Chain",
     "EventTables",
     "Guests",
     "MerchantCollusion",
@@ -82,6 +87,8 @@ __all__ = [
     "load_titanic",
     "news_slates",
     "simulate",
+    "simulate_chain",
+    "write_ethereum_etl",
 ]
 
 

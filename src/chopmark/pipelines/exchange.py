@@ -32,8 +32,13 @@ from chopmark.features import (
     share,
 )
 from chopmark.features.catalog import Feature
+from chopmark.graph.scored import AddressScored
 
-EXCHANGE = Schema(*SCHEMA.types.values(), Decision, *ORDERS)
+EXCHANGE = Schema(*SCHEMA.types.values(), Decision, *ORDERS, AddressScored)
+
+ADDRESS_RISK = Lookup("address_scored", "score", by="address")
+"""Of the wallet that a withdrawal goes to, as the last run of the chain before it said; missing
+where the chain does not know the address (rows H3, H16)."""
 
 SEEN = ("signup", "login", "purchase", "payment_method_added")
 """Event types that show a user on a device and at an address of the network."""
@@ -71,6 +76,7 @@ def features() -> list[Feature]:
         *_of_the_user(),
         *_of_what_users_share(),
         *_of_identity(),
+        ADDRESS_RISK,
         *_of_decisions(),
         HISTORY,
     ]

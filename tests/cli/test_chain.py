@@ -1,0 +1,85 @@
+"""``chopmark chain``: from files of Ethereum ETL to scores, and on after newer blocks."""
+
+import json
+
+import polars as pl
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked:UserWarning")
+
+QUICK = ("--walks", 2, "--length", 10, "--dim", 8)
+
+
+@pytest.fixture
+def files(chopmark, tmp_path):
+    code, out, errors = chopmark(
+        "chain", "simulate", tmp_path / "files", "--addresses", 3000, "--days", 40
+    )
+    assert (code, errors) == (0, "")
+    assert "transactions and" in out
+    return tmp_path / "files"
+
+
+def read(files, part):
+    return ("--transactions", files / part / "transactions.csv",
+            "--token-transfers", files / part / "token_transfers.csv")  # fmt: skip
+
+
+def test_one_command_scores_all_and_another_goes_on(chopmark, files, tmp_path):
+    labels = tmp_path / "labels.csv"
+    truth = pl.read_csv(files / "truth.csv")
+    truth.filter(pl.col("is_illicit") | (pl.int_range(pl.len()) % 9 == 0)).select(
+        "address", "is_illicit"
+    ).write_csv(labels)
+    folder = tmp_path / "ethereum"
+    code, out, errors = chopmark("chain", "run", folder, labels, *read(files, "first"), *QUICK)
+    assert (code, errors) == (0, "")
+    assert "score all addresses" in out
+    assert "on rows held out ROC-AUC" in out
+    later = pl.read_csv(files / "later" / "transactions.csv", schema_overrides={"value": pl.String})
+    rejected = tmp_path / "bad.csv"
+    broken = tmp_path / "broken.csv"
+    values = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("-5")).otherwise(pl.col("value"))
+    later.with_columns(value=values).write_csv(broken)
+    code, out, errors = chopmark(
+        "chain", "update", folder, "--transactions", broken, "--rejected", rejected
+    )
+    assert (code, errors) == (0, "")
+    assert "left out: 1 rows" in out
+    assert pl.read_csv(rejected).height == 1
+    assert "repair walks and train on" in out
+    code, out, _ = chopmark("chain", "update", folder, *read(files, "first"))
+    assert code == 0
+    assert "nothing has come since run 000002" in out
+    address = pl.read_csv(labels)["address"][0]
+    code, out, _ = chopmark("chain", "risk", folder, address, "nobody", "--as-json")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert 0 <= told[0]["score"] <= 1
+    assert told[1] == {"address": "nobody", "score": None, "run": "000002"}
+    code, out, _ = chopmark("chain", "risk", folder, "nobody")
+    assert "not on the chain" in out
+    code, out, _ = chopmark("chain", "why", folder, address)
+    assert code == 0
+    assert "its place in the graph" in out
+    code, out, _ = chopmark("chain", "export", folder, tmp_path / "scores.parquet")
+    scores = pl.read_parquet(tmp_path / "scores.parquet")
+    assert code == 0
+    assert scores["score"].is_between(0, 1).all()
+    assert f"{scores.height:,} scores" in out
+
+
+def test_what_is_missing_or_wrong_is_said(chopmark, files, tmp_path):
+    labels = files / "labels.csv"
+    folder = tmp_path / "ethereum"
+    for line, words in (
+        (("run", folder, labels), "expected files of one chain"),
+        (("run", folder, labels, *read(files, "first"), "--bitcoin", labels), "files of one chain"),
+        (("update", tmp_path / "none"), "none"),
+        (("risk", tmp_path / "none", "0x1"), "none"),
+        (("export", folder, tmp_path / "scores.json"), "ends in .parquet or .csv"),
+        (("simulate", files), "expected a new folder"),
+    ):
+        code, _, errors = chopmark("chain", *line)
+        assert code == 1
+        assert words in errors
+        assert "Traceback" not in errors

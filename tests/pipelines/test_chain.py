@@ -1,0 +1,166 @@
+"""A chain in a folder, from transfers to scores and on, with kills and re-organised blocks."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from chopmark.datasets.chain import simulate_chain
+from chopmark.errors import InvalidInput, InvalidTable, StoreError
+from chopmark.graph.adjacency import Graph
+from chopmark.graph.behaviour import Behaviour
+from chopmark.pipelines.chain import ChainFolder, Recipe
+
+RECIPE = Recipe(dim=8, num_walks=2, length=10, hops=1, sampled=400, model="linear")
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Transfers of a chain, those of its last days apart, and its labels."""
+    chain = simulate_chain(num_addresses=600, days=40, seed=3, illicit=0.05)
+    every = pl.concat([chain.transfers, chain.token_transfers])
+    cut = every["happened_at"].max() - timedelta(days=3)
+    early = pl.col("happened_at") <= cut
+    labels = chain.truth.sample(fraction=0.6, seed=0).select("address", "is_illicit")
+    return every.filter(early), every.filter(~early), labels
+
+
+@pytest.fixture(scope="module")
+def learned(made, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chain") / "ethereum"
+    chain = ChainFolder.create(folder)
+    chain.take(made[0])
+    chain.learn(made[2], RECIPE)
+    return folder
+
+
+@pytest.fixture
+def chain(learned, tmp_path):
+    """A copy of a chain that was learned."""
+    shutil.copytree(learned, tmp_path / "ethereum")
+    return ChainFolder.open(tmp_path / "ethereum")
+
+
+def test_every_address_has_a_score_and_a_stranger_none(chain, made):
+    found = pl.concat(list(chain.all_risks(chunk=100)))
+    names = pl.concat([made[0]["sender"], made[0]["receiver"]]).unique()
+    assert set(found["address"]) == set(names)
+    assert found["score"].is_between(0, 1).all()
+    asked = chain.risks([found["address"][5].upper().replace("0X", "0x"), "0x" + "0" * 39 + "1"])
+    assert asked["score"][0] == found["score"][5]
+    assert asked["score"][1] is None
+
+
+def test_illicit_addresses_score_higher(chain, made):
+    scores = dict(pl.concat(list(chain.all_risks())).iter_rows())
+    known = made[2].filter(pl.col("address").is_in(list(scores)))
+    by_label = {bad: np.mean([scores[one] for one in part["address"]])
+                for (bad,), part in known.group_by("is_illicit")}  # fmt: skip
+    assert by_label[True] > 2 * by_label[False]
+
+
+def test_an_update_leaves_what_the_ledger_has_now(chain, made):
+    before = chain.run.name
+    chain.take(made[1])
+    told = chain.update()
+    run = chain.run
+    assert run.name != before
+    assert run.num_addresses == len(chain.ledger.addresses) == told.num_addresses
+    columns = chain.ledger.columns()
+    coin = chain.ledger.assets.ids(pl.Series([""]))[0]
+    worth = np.where(columns["asset"] == coin, columns["amount"], 0.0)
+    edges = (columns["src"], columns["dst"], worth, columns["time"])
+    fresh = Graph.of_edges(*edges, num_nodes=run.num_addresses, weight="log", keep_amounts=True)
+    graph = run.embedding().graph
+    for node in range(run.num_addresses):
+        assert graph.row(node).tolist() == fresh.row(node).tolist()
+    behaviour = Behaviour.of(*edges[:3], columns["time"] / 1e6, num_nodes=run.num_addresses)
+    _, wanted = behaviour.features(hops=0)
+    # What an address did itself is exact; of its neighbours' doings, those it has a part in.
+    np.testing.assert_array_equal(run.columns[:, : wanted.shape[1]], wanted)
+    assert chain.update().num_touched == 0
+
+
+def test_blocks_that_are_taken_back_and_come_again_change_nothing_for_good(chain, made):
+    chain.take(made[1])
+    chain.update()
+    there = chain.run.embedding().graph
+    rows = [there.row(node).tolist() for node in range(there.num_nodes)]
+    block = int(made[1]["block"].quantile(0.5))
+    gone = chain.rewind(block)
+    assert len(gone) > 0
+    assert chain.update().num_touched > 0
+    fewer = chain.run.embedding().graph
+    assert fewer.num_slots < there.num_slots
+    chain.take(made[1])
+    chain.update()
+    again = chain.run.embedding().graph
+    assert [again.row(node).tolist() for node in range(again.num_nodes)] == rows
+
+
+def test_a_kill_between_the_delta_and_the_scores_is_made_up_for(chain, made):
+    chain.take(made[1])
+    before = chain.run.name
+    code = (
+        "import os, signal, sys\n"
+        "from chopmark.pipelines import chain\n"
+        "chain._write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "chain.ChainFolder.open(sys.argv[1]).update()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(chain.folder)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    again = ChainFolder.open(chain.folder)
+    assert again.run.name == before
+    assert again.risks([made[0]["sender"][0]])["score"][0] is not None
+    assert again.update().num_touched > 0
+    assert again.run.num_addresses == len(again.ledger.addresses)
+
+
+def test_a_full_disk_leaves_the_last_run_in_charge(chain, made, monkeypatch):
+    chain.take(made[1])
+    before = chain.run.name
+
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("chopmark.pipelines.chain._write", full)
+    with pytest.raises(OSError, match="No space"):
+        chain.update()
+    assert chain.run.name == before
+    assert [one.name for one in (chain.folder / "runs").iterdir()] == [before]
+
+
+def test_a_score_is_explained_by_behaviour_place_and_ways(chain, made):
+    address = made[2].filter("is_illicit")["address"][0]
+    told = chain.why(address)
+    assert told.is_illicit is True
+    assert told.score == pytest.approx(chain.risks([address])["score"][0])
+    assert len(told.columns) == 8
+    for direction in ("in", "out"):
+        assert 0 <= sum(told.exposure[direction].values()) <= 1 + 1e-6
+        way = told.ways[direction]
+        assert way is None or (way[1][0] == address and len(way[1]) > 1)
+    with pytest.raises(InvalidInput, match="which no transfer names"):
+        chain.why("0x" + "f" * 40)
+
+
+def test_what_cannot_be_learned_is_said(made, tmp_path):
+    chain = ChainFolder.create(tmp_path / "c")
+    with pytest.raises(StoreError, match="call `learn` with labels first"):
+        chain.update()
+    chain.take(made[0].head(50))
+    with pytest.raises(InvalidTable, match="columns `address` and `is_illicit`"):
+        chain.learn(made[2].rename({"is_illicit": "bad"}))
+    with pytest.raises(InvalidTable, match="true and false or 1 and 0, got text such as"):
+        chain.learn(made[2].with_columns(pl.col("is_illicit").cast(pl.String)))
+    with pytest.raises(InvalidTable, match="at least 10 illicit addresses"):
+        chain.learn(made[2].filter(~pl.col("is_illicit")))
+    assert not (tmp_path / "c" / "runs").exists()
+    with pytest.raises(StoreError, match="choose"):
+        ChainFolder.create(tmp_path / "c")

@@ -83,3 +83,34 @@ def test_what_is_missing_or_wrong_is_said(chopmark, files, tmp_path):
         assert code == 1
         assert words in errors
         assert "Traceback" not in errors
+
+
+def test_what_is_wrong_is_said_before_anything_is_written(chopmark, files, tmp_path):
+    folder, labels = tmp_path / "ethereum", files / "labels.csv"
+    prices, bad = tmp_path / "prices.csv", tmp_path / "bad.csv"
+    bad.write_text("address,is_illicit\na,2\n")
+    empty, header = tmp_path / "empty.csv", tmp_path / "header.csv"
+    empty.write_text("")
+    header.write_text("sender,receiver,amount,happened_at\n")
+    given = read(files, "first")
+    for text, words in (
+        ("asset,price\n,abc\n", "as a number of 0 or more"),
+        ("asset,price\n,-1\n", "as a number of 0 or more"),
+        ("asset,price\n,1\n,2\n", "got one twice"),
+        ("asset,cost\n,1\n", "expected a column `price`"),
+    ):
+        prices.write_text(text)
+        code, _, errors = chopmark("chain", "run", folder, labels, *given, "--prices", prices)
+        assert code == 1
+        assert words in errors
+    for line, words in (
+        ((bad, *given), "got 2"),
+        ((labels,), "files of one chain"),
+        ((labels, "--transactions", tmp_path / "none.csv"), "there is no"),
+        ((labels, "--transactions", empty), "expected a column"),
+        ((labels, "--transfers", header), "none could be read"),
+    ):
+        code, _, errors = chopmark("chain", "run", folder, *line)
+        assert code == 1
+        assert words in errors
+    assert not (folder / "ledger").exists()

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -12,10 +13,10 @@ import polars as pl
 import pytest
 
 from chopmark.datasets.chain import simulate_chain
-from chopmark.errors import InvalidInput, InvalidTable, StoreError
+from chopmark.errors import ChopmarkError, InvalidInput, InvalidTable, StoreError
 from chopmark.graph.adjacency import Graph
 from chopmark.graph.behaviour import Behaviour
-from chopmark.pipelines.chain import ChainFolder, Recipe
+from chopmark.pipelines.chain import ChainFolder, Recipe, checked_labels
 
 RECIPE = Recipe(dim=8, num_walks=2, length=10, hops=1, sampled=400, model="linear")
 
@@ -164,3 +165,77 @@ def test_what_cannot_be_learned_is_said(made, tmp_path):
     assert not (tmp_path / "c" / "runs").exists()
     with pytest.raises(StoreError, match="choose"):
         ChainFolder.create(tmp_path / "c")
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.5, float("nan"), 300, [1], "1", None])
+def test_what_is_no_label_is_refused(chain, made, value):
+    labels = made[2].with_columns(is_illicit=pl.Series([value] * len(made[2])))
+    with pytest.raises(InvalidTable, match="expected"):
+        chain.learn(labels, RECIPE)
+
+
+def test_the_newest_label_counts_by_instant_and_not_by_text(made):
+    told = pl.DataFrame(
+        {
+            "address": ["a", " a "],
+            "is_illicit": [True, False],
+            "known_at": ["2024-09-01T08:00:00Z", "2024-09-01T12:00:00+05:00"],
+        }
+    )
+    assert checked_labels(told).rows() == [("a", 0), ("a", 1)]
+    with pytest.raises(InvalidTable, match="got `9/1/2024`"):
+        checked_labels(told.with_columns(known_at=pl.lit("9/1/2024")))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sampled": 0}, {"prices": {"": -1.0}}, {"prices": {"": None}}, {"prices": {"": "a"}}]
+)
+def test_a_recipe_that_cannot_be_is_refused(wrong):
+    with pytest.raises(InvalidInput, match="expected"):
+        Recipe(**wrong)
+
+
+def test_too_few_that_are_not_illicit_is_said_before_the_work(chain, made):
+    bad = made[2].filter("is_illicit")
+    with pytest.raises(InvalidTable, match="not illicit to learn from"):
+        chain.learn(bad, replace(RECIPE, sampled=3))
+
+
+def test_two_updates_at_once_and_leftovers_of_a_kill(chain, made):
+    left = chain.folder / "runs" / ".000002-abc"
+    left.mkdir()
+    chain.take(made[1])
+    second = ChainFolder.open(chain.folder)
+    seen = []
+
+    def told(*_):
+        if not seen:
+            seen.append(True)
+            with pytest.raises(StoreError, match="another process is making a run"):
+                second.update()
+
+    assert chain.update(told=told).run == "000002"
+    assert seen
+    assert not left.exists()
+    assert second.update().num_touched == 0
+
+
+def test_a_price_holds_for_any_spelling_and_huge_amounts_do_not_stop_it(chain, made):
+    token = "0x" + "a" * 40
+    rows = made[0].head(2).with_columns(tx=pl.lit("new"), amount=pl.lit(2.0**256))
+    chain.take(rows.with_columns(asset=pl.Series(["", token]), place=pl.Series([0, 1])))
+    columns = chain.ledger.columns()
+    recipe = replace(RECIPE, prices={"": 1.0, token.upper().replace("0X", "0x"): 2.0})
+    worth = chain._columns(columns, recipe)[2]
+    assert (worth[columns["asset"] > 0] > 0).any()
+    assert chain.update().num_rows == 2
+
+
+@pytest.mark.parametrize("part", ["labels.parquet", "model.chopmark", "columns.npy", "about.json"])
+def test_a_damaged_run_is_said(chain, made, part):
+    path = chain.folder / "runs" / "000001" / part
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    chain.take(made[1])
+    with pytest.raises(ChopmarkError, match=r"000001.*damaged"):
+        ChainFolder.open(chain.folder).update()
+    assert [one.name for one in (chain.folder / "runs").iterdir()] == ["000001"]

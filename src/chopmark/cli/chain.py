@@ -5,6 +5,7 @@ addresses, `export` writes all scores, `simulate` makes files to try it on.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,25 +85,39 @@ def run(
     length
         Steps of a walk.
     """
-    from chopmark.pipelines.chain import ChainFolder, Recipe
+    from chopmark.pipelines.chain import ChainFolder, Recipe, checked_labels
     from chopmark.tabular.tables import frame_of
 
-    worth = {"": 1.0}
+    worth: dict[str, float] = {"": 1.0}
     if prices is not None:
         told = frame_of(prices)
         for column in ("asset", "price"):
             if column not in told.columns:
                 raise InvalidInput(f"expected a column `{column}` in `{prices}`, got none")
-        worth |= dict(told.select(pl.col("asset").fill_null(""), "price").iter_rows())
-    known = frame_of(labels)
+        assets = pl.col("asset").cast(pl.String).fill_null("").str.strip_chars()
+        if told.select(assets.is_duplicated().any()).item():
+            raise InvalidInput(f"expected each asset of `{prices}` once, got one twice")
+        worth |= dict(told.select(assets, "price").iter_rows())
+    # What is wrong with them is said before hours of reading.
+    recipe = Recipe(dim=dim, num_walks=walks, length=length, prices=worth, seed=seed)
+    known = checked_labels(frame_of(labels))
     there = (folder / "ledger" / "ledger.json").exists()
+    given = (transactions, token_transfers, blocks, bitcoin, transfers)
+    if not there or any(source is not None for source in given):
+        _check(given, rejected)
     chain = ChainFolder.open(folder) if there else ChainFolder.create(
         folder, chain="bitcoin" if bitcoin is not None else "ethereum"
     )  # fmt: skip
-    given = (transactions, token_transfers, blocks, bitcoin, transfers)
     if any(source is not None for source in given) or not len(chain.ledger.addresses):
-        _take(chain, *given, rejected)
-    recipe = Recipe(dim=dim, num_walks=walks, length=length, prices=worth, seed=seed)
+        _check(given, rejected, chain)
+        try:
+            _take(chain, *given, rejected)
+            if not len(chain.ledger.addresses):
+                raise InvalidInput("expected files with transfers, but none could be read of them")
+        except BaseException:
+            if not there and not len(chain.ledger):  # leave no empty chain behind
+                shutil.rmtree(folder / "ledger")
+            raise
     with _steps() as step:
         learned = chain.learn(known, recipe, told=step)
     _show(learned, folder)
@@ -127,10 +142,12 @@ def update(
 
     chain = ChainFolder.open(folder)
     chain.run  # noqa: B018  (before anything is read: without a run there is nothing to go on from)
+    given = (transactions, token_transfers, blocks, bitcoin, transfers)
+    if any(source is not None for source in given):
+        _check(given, rejected, chain)  # before anything is taken back
     if rewind is not None:
         gone = chain.rewind(rewind)
         console.print(f"{len(gone):,} transfers above block {rewind:,} taken back")
-    given = (transactions, token_transfers, blocks, bitcoin, transfers)
     if any(source is not None for source in given):
         _take(chain, *given, rejected)
     with _steps() as step:
@@ -254,8 +271,8 @@ def simulate(
 
     if not 0 < last < days:
         raise InvalidInput(f"expected --last of 1 to {days - 1}, got {last}")
-    if folder.exists() and any(folder.iterdir()):
-        raise InvalidInput(f"expected a new folder, but `{folder}` has something in it")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInput(f"expected a new folder, but `{folder}` is there, and not empty")
     chain = simulate_chain(num_addresses=addresses, days=days, seed=seed)
     cut = chain.transfers["happened_at"].max() - timedelta(days=last)  # type: ignore[operator]
     for name, some in (
@@ -280,6 +297,31 @@ def simulate(
     )  # fmt: skip
 
 
+def _check(
+    given: tuple[Path | None, ...], rejected: Path | None, chain: "ChainFolder | None" = None
+) -> None:
+    """Whether files of one chain, this one, were given, and are there."""
+    transactions, token_transfers, _, bitcoin, transfers = given
+    ethereum = transactions is not None or token_transfers is not None
+    if ethereum + (bitcoin is not None) + (transfers is not None) != 1:
+        raise InvalidInput(
+            "expected files of one chain: --transactions and --token-transfers, or --bitcoin, or "
+            "--transfers"
+        )
+    for source in given:
+        if source is not None and not source.exists():
+            raise InvalidInput(f"expected a file or a folder, but there is no `{source}`")
+    if chain is not None and transfers is None:
+        kind = chain.ledger.chain
+        if (bitcoin is not None) != (kind == "bitcoin"):
+            raise InvalidInput(
+                f"expected files of {kind}, as the ledger in `{chain.folder}` is of it; each chain "
+                "has a folder of its own"
+            )
+    if rejected is not None:
+        check_output(rejected)
+
+
 def _take(
     chain: "ChainFolder",
     transactions: Path | None,
@@ -294,14 +336,6 @@ def _take(
     from chopmark.graph.ethereum import read_ethereum
     from chopmark.graph.transfers import read_transfers
 
-    ethereum = transactions is not None or token_transfers is not None
-    if ethereum + (bitcoin is not None) + (transfers is not None) != 1:
-        raise InvalidInput(
-            "expected files of one chain: --transactions and --token-transfers, or --bitcoin, or "
-            "--transfers"
-        )
-    if rejected is not None:
-        check_output(rejected)
     num_rows = num_new = num_twice = 0
     refused: list[pl.DataFrame] = []
     with _steps() as step:

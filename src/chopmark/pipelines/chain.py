@@ -19,7 +19,9 @@ H11, H12 and H16 of the requirements.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ from chopmark.graph.behaviour import Behaviour
 from chopmark.graph.ledger import Delta, Ledger
 from chopmark.graph.node2vec import Node2Vec
 from chopmark.graph.paths import Flows, Tracer
+from chopmark.graph.transfers import instants
 from chopmark.histories.storage import BROKEN, whole, write_array
 from chopmark.models import load_scorer
 from chopmark.tabular import EasyML
@@ -53,6 +56,7 @@ _EMBEDDED = "embedding_"
 _CHUNK = 50_000
 _HELD = 0.25
 _FEWEST = 10
+_MOST = 1e30  # the ledger takes all that fits 256 bits; graph and behaviour count in 32-bit floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,18 @@ class Recipe:
     model: str = "trees"
     prices: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sampled < 1:
+            raise InvalidInput(f"expected `sampled` of 1 or more, got {self.sampled}")
+        for asset, price in self.prices.items():
+            if not isinstance(asset, str):
+                raise InvalidInput(f"expected assets of `prices` as text, got {asset!r}")
+            if not isinstance(price, int | float) or not 0 <= price < math.inf:
+                raise InvalidInput(
+                    f"expected the price of `{asset or 'the coin'}` as a number of 0 or more, "
+                    f"got {price!r}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +196,13 @@ class ChainFolder:
         StoreError
             If there is none.
         """
-        return cls(Path(folder))
+        folder = Path(folder)
+        if not (folder / "ledger" / "ledger.json").exists():
+            raise StoreError(
+                f"expected a chain in `{folder}`, got none; make one with `chopmark chain run` or "
+                "`ChainFolder.create`"
+            )
+        return cls(folder)
 
     @property
     def run(self) -> Run:
@@ -196,7 +218,8 @@ class ChainFolder:
             name = json.loads(path.read_text(encoding="utf-8"))["run"]
         except FileNotFoundError:
             raise StoreError(
-                f"expected a run in `{self.folder}`, got none; call `learn` with labels first"
+                f"expected a run in `{self.folder}`, got none; call `learn` with labels first "
+                "(`chopmark chain run`)"
             ) from None
         except (*BROKEN, UnicodeDecodeError) as error:
             raise StoreError(f"`{path}` is damaged: {error}") from error
@@ -226,10 +249,23 @@ class ChainFolder:
         Raises
         ------
         InvalidTable
-            If a column is missing, or fewer than ten illicit addresses are on the chain.
+            If a column is missing or has what is no label, or fewer than ten illicit addresses
+            are on the chain, or fewer than ten others to tell them from.
+        StoreError
+            If another process makes a run.
         """
         recipe = recipe or Recipe()
         known = self._labels(labels)
+        others = min(recipe.sampled, len(self.ledger.addresses) - known.height)
+        if (licit := known.height - int(known[TARGET].sum()) + others) < _FEWEST:
+            raise InvalidTable(
+                f"expected at least {_FEWEST} addresses that are not illicit to learn from, "
+                f"labelled so or `sampled` of those without a label, got {licit}"
+            )
+        with self._alone():
+            return self._learn(known, recipe, told)
+
+    def _learn(self, known: pl.DataFrame, recipe: Recipe, told: Told | None) -> Learned:
         clock = _Clock(told)
         with self._new_run() as (name, folder):
             mark = self.ledger.mark
@@ -266,12 +302,23 @@ class ChainFolder:
         Walks through touched addresses are repaired, their stretches trained, vectors aligned
         to the space of the last run, and these addresses and those around them scored anew by
         the model that there is.
+
+        Raises
+        ------
+        StoreError
+            If nothing was learned yet, the last run is damaged, or another process makes a run.
         """
+        with self._alone():
+            return self._update(told)
+
+    def _update(self, told: Told | None) -> Learned:
         last = self.run
         recipe = last.recipe
         came, went = self.ledger.since(last.mark)
         if not len(came) and not len(went):
             return Learned(last.name, last.num_addresses, 0, 0, 0, last.held_out, {}, 0)
+        known = last.labels
+        load_scorer(last.folder / "model.chopmark")  # damage is found before the work
         clock = _Clock(told)
         with self._new_run() as (name, folder):
             mark, num_nodes = self.ledger.mark, len(self.ledger.addresses)
@@ -290,8 +337,8 @@ class ChainFolder:
             with clock("score what was touched") as done:
                 columns = _grown(last.columns, num_nodes)
                 columns[scored] = fresh
-                for same in ("model.chopmark", "labels.parquet"):
-                    shutil.copyfile(last.folder / same, folder / same)
+                shutil.copyfile(last.folder / "model.chopmark", folder / "model.chopmark")
+                known.write_parquet(folder / "labels.parquet")
                 scores = _grown(last.scores, num_nodes)
                 part = _table(names, fresh, embedding.vectors[scored])
                 scores[scored] = _scored(folder, part, last.shift, done)
@@ -388,22 +435,7 @@ class ChainFolder:
 
     def _labels(self, labels: pl.DataFrame) -> pl.DataFrame:
         """Id (-1 if the chain has it not) and label of each labelled address, once."""
-        for column in ("address", TARGET):
-            if column not in labels.columns:
-                raise InvalidTable(
-                    f"expected labels with columns `address` and `{TARGET}`, got "
-                    f"{', '.join(labels.columns)}"
-                )
-        if labels[TARGET].dtype == pl.String:
-            raise InvalidTable(
-                f"expected `{TARGET}` as true and false or 1 and 0, got text such as "
-                f"`{labels[TARGET].drop_nulls().to_list()[0]}`"
-            )
-        if "known_at" in labels.columns:
-            labels = labels.sort("known_at", maintain_order=True)
-        found = labels.select(
-            pl.col("address").cast(pl.String), pl.col(TARGET).cast(pl.Int8)
-        ).drop_nulls()
+        found = checked_labels(labels)
         found = found.with_columns(id=pl.Series(self.ledger.addresses.ids(found["address"])))
         # Two spellings of one address are one address.
         here = found.filter(pl.col("id") >= 0).unique("id", keep="last", maintain_order=True)
@@ -419,9 +451,14 @@ class ChainFolder:
         self, columns: Mapping[str, NDArray[Any]], recipe: Recipe
     ) -> tuple[NDArray[Any], ...]:
         """Sender, receiver, worth and microseconds of rows."""
-        assets = self.ledger.assets.names(np.arange(len(self.ledger.assets))).to_list()
-        price = np.array([recipe.prices.get(name, 0.0) for name in assets])
-        worth = columns["amount"] * price[columns["asset"]] if len(price) else columns["amount"]
+        # By id, so that an address in capitals has its price.
+        ids = self.ledger.assets.ids(pl.Series(list(recipe.prices), dtype=pl.String)).tolist()
+        priced = dict(zip(ids, recipe.prices.values(), strict=True))
+        price = np.array([priced.get(place, 0.0) for place in range(len(self.ledger.assets))])
+        worth = columns["amount"]
+        if len(price):
+            with np.errstate(over="ignore"):
+                worth = np.minimum(worth * price[columns["asset"]], _MOST)
         return columns["src"], columns["dst"], worth, columns["time"]
 
     def _changed(
@@ -480,9 +517,24 @@ class ChainFolder:
         }  # fmt: skip
 
     @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process makes a run meanwhile."""
+        with (self.folder / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StoreError(
+                    f"another process is making a run in `{self.folder}`; try again when it has "
+                    "ended"
+                ) from error
+            yield
+
+    @contextmanager
     def _new_run(self) -> Iterator[tuple[str, Path]]:
         runs = self.folder / "runs"
         runs.mkdir(parents=True, exist_ok=True)
+        for left in runs.glob(".*-*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         taken = [int(one.name) for one in runs.iterdir() if one.name.isdigit()]
         name = f"{max(taken, default=0) + 1:06d}"
         with whole(runs / name) as folder:
@@ -519,7 +571,9 @@ class Run:
             columns = np.load(folder / "columns.npy", mmap_mode="r")
             scores = np.load(folder / "scores.npy", mmap_mode="r")
             sound = columns.shape == (len(scores), len(about["columns"]))
-        except (*BROKEN, UnicodeDecodeError) as error:
+            int(about["mark"]), float(about["shift"]), dict(about["held_out"])
+            Recipe(**about["recipe"])
+        except (*BROKEN, AttributeError, InvalidInput) as error:
             raise StoreError(f"the run in `{folder}` is damaged: {error}") from error
         if not sound:
             raise StoreError(f"the run in `{folder}` is damaged: its columns and scores differ")
@@ -553,7 +607,11 @@ class Run:
     @property
     def labels(self) -> pl.DataFrame:
         """Id and label of the addresses that it learned from."""
-        return pl.read_parquet(self.folder / "labels.parquet")
+        path = self.folder / "labels.parquet"
+        try:
+            return pl.read_parquet(path).select("id", TARGET)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StoreError(f"`{path}` is damaged: {str(error).splitlines()[0]}") from error
 
     @property
     def recipe(self) -> Recipe:
@@ -563,6 +621,71 @@ class Run:
     def embedding(self) -> Node2Vec:
         """Its embedding, with the graph and the walks that it is of, to go on from."""
         return Node2Vec.open(self.folder / "node2vec")
+
+
+def checked_labels(labels: pl.DataFrame) -> pl.DataFrame:
+    """``address`` and ``is_illicit`` (1 and 0) of labels, older ones first, without nulls.
+
+    Raises
+    ------
+    InvalidTable
+        If a column is missing, a label is neither true nor false, 1 nor 0, or a `known_at` is no
+        instant.
+    """
+    for column in ("address", TARGET):
+        if column not in labels.columns:
+            raise InvalidTable(
+                f"expected labels with columns `address` and `{TARGET}`, got "
+                f"{', '.join(labels.columns) or 'none'}"
+            )
+    for column in ("address", TARGET):
+        if labels[column].dtype.is_nested():
+            raise InvalidTable(f"expected one value a row in `{column}`, got lists")
+    label = labels[TARGET]
+    if not (label.dtype.is_numeric() or label.dtype in (pl.Boolean, pl.Null)):
+        such = next(iter(label.drop_nulls()), None)
+        raise InvalidTable(
+            f"expected `{TARGET}` as true and false or 1 and 0, got "
+            f"{'text' if label.dtype == pl.String else label.dtype} such as `{such}`"
+        )
+    strange = label.cast(pl.Float64).drop_nulls()
+    strange = strange.filter(~strange.is_in([0.0, 1.0]))
+    if len(strange):
+        raise InvalidTable(
+            f"expected `{TARGET}` as true and false or 1 and 0, got {strange[0]:g}; leave out "
+            "rows whose label is not known"
+        )
+    if "known_at" in labels.columns:
+        labels = labels.with_columns(known_at=_known(labels["known_at"])).sort(
+            "known_at", maintain_order=True
+        )
+    return labels.select(
+        pl.col("address").cast(pl.String).str.strip_chars(), pl.col(TARGET).cast(pl.Int8)
+    ).drop_nulls()
+
+
+def _known(told: pl.Series) -> pl.Series:
+    """When labels became known: text must not be sorted as text."""
+    if told.dtype == pl.Null:
+        return told
+    if told.dtype == pl.Date:
+        return told.cast(pl.Datetime("us"))
+    try:
+        found = instants(told)
+    except InvalidInput as error:
+        raise InvalidTable(f"`known_at` of labels: {error}") from error
+    if told.dtype == pl.String:
+        days = told.str.strip_chars().str.to_datetime(
+            "%Y-%m-%d", strict=False, time_unit="us", time_zone="UTC"
+        )
+        found = found.zip_with(found.is_not_null(), days)
+    wrong = told.filter(found.is_null() & told.is_not_null())
+    if len(wrong):
+        raise InvalidTable(
+            f"expected `known_at` of labels as instants such as 2026-11-22T10:00:00Z, got "
+            f"`{wrong[0]}`"
+        )
+    return found
 
 
 class _Clock:

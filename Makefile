@@ -27,7 +27,7 @@ demo: $(VENV)/.product ## Simulate, train, replay, print the results, then serve
 	@$(BIN)/chopmark demo $(DEMO_ARGS)
 
 test: $(VENV)/.test ## Run the tests (TEST_ARGS goes to pytest), then the examples in the docstrings.
-	@$(BIN)/pytest -n 2 $(TEST_ARGS)
+	@$(BIN)/pytest -n 2 --dist worksteal $(TEST_ARGS)
 	@$(BIN)/pytest --doctest-modules src
 
 check: $(VENV)/.lint ## Check format, style, types and the import contract.

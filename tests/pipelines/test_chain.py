@@ -105,6 +105,25 @@ def test_blocks_that_are_taken_back_and_come_again_change_nothing_for_good(chain
     assert [again.row(node).tolist() for node in range(again.num_nodes)] == rows
 
 
+def test_blocks_taken_back_and_replaced_before_one_update_count_once(chain, made):
+    chain.take(made[1])
+    chain.update()
+    assert len(chain.rewind(int(made[1]["block"].quantile(0.5)))) > 0
+    chain.take(made[1].with_columns(pl.col("amount") * 2))
+    chain.update()
+    columns = chain.ledger.columns()
+    coin = chain.ledger.assets.ids(pl.Series([""]))[0]
+    worth = np.where(columns["asset"] == coin, columns["amount"], 0.0)
+    nodes = len(chain.ledger.addresses)
+    fresh = Graph.of_edges(
+        columns["src"], columns["dst"], worth, columns["time"], num_nodes=nodes, weight="log"
+    )
+    graph = chain.run.embedding().graph
+    for node in range(nodes):
+        assert graph.row(node).tolist() == fresh.row(node).tolist()
+        np.testing.assert_allclose(graph.weights(node), fresh.weights(node), rtol=1e-4, atol=1e-6)
+
+
 def test_a_kill_between_the_delta_and_the_scores_is_made_up_for(chain, made):
     chain.take(made[1])
     before = chain.run.name

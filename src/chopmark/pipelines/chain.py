@@ -348,7 +348,7 @@ class ChainFolder:
         return Learned(name, num_nodes, len(came), 0, 0, last.held_out, clock.seconds, len(scored))
 
     def risks(self, addresses: Sequence[str] | pl.Series) -> pl.DataFrame:
-        """``address``, ``score`` in [0, 1] and ``run``; null for those that are on no transfer."""
+        """``address``, ``score`` in [0, 1] and ``run``; null for those that the ledger never saw."""
         run = self.run
         names = pl.Series("address", addresses, dtype=pl.String)
         ids = self.ledger.addresses.ids(names)
@@ -467,7 +467,10 @@ class ChainFolder:
         touched = [np.arange(graph.num_nodes, num_nodes)]
         if len(went):
             gone = self._columns(went.columns, recipe)
-            left = self._columns(self.ledger.columns(), recipe)
+            # What came stands last in the ledger, and is added below: here it would count twice.
+            there = self.ledger.columns()
+            stayed = len(there["src"]) - len(came)
+            left = self._columns({name: part[:stayed] for name, part in there.items()}, recipe)
             graph, nodes = graph.without_edges(gone[0], gone[1], left=left)
             touched.append(nodes)
         if len(came):

@@ -8,7 +8,7 @@
 In go a number of addresses, a seed and, if wanted, the withdrawals of `simulate`; out come
 transfers of the coin and of tokens, late and partly wrong labels, and the truth. Every player
 draws from a random stream of its own, and the same seed gives the same bytes.
-`write_ethereum_etl` writes it as the files of Ethereum ETL. Serves rows H1, H4, H16 and B16.
+`write_ethereum_etl` writes it as the files of Ethereum ETL. Serves rows H1, H5 and H14.
 """
 
 from dataclasses import dataclass

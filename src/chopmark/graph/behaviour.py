@@ -15,7 +15,7 @@ its first and last transfer are left out unless asked for (``ages=True``), since
 one ``now`` for all rows they are dates in disguise.
 
 `Transfer` and `address_features` declare the plain ones among them for the catalog, so that a
-decision at withdrawal reads them from the same fold as everything else. Serves rows H4 and B16.
+decision at withdrawal reads them from the same fold as everything else. Serves row H6.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"

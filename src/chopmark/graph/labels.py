@@ -10,7 +10,7 @@ Nothing is ever changed or removed: a label, a retraction, an appeal and its rul
 so that training can ask what was known at any instant. Of one source its newest label of an
 address holds, until it is retracted or runs out. Of several sources the one of the best rank
 holds, then the surest, then the newest. An upheld appeal is a negative label of rank 0, above
-every source: no list that repeats itself can undo it. Serves H6 (validated sources) and H15.
+every source: no list that repeats itself can undo it. Serves rows H8 and H15.
 """
 
 import sqlite3

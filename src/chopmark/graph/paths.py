@@ -11,7 +11,7 @@ are as if they had never been. Haircut: what an address holds is an even mix of 
 
 Where several ways meet at one address after the same number of hops, their money is followed
 further from the newest of their instants on. `Flows` of direction "out" follow money forward,
-to where it went, by the same arithmetic. Serves H1 and the reasons of H4.
+to where it went, by the same arithmetic. Serves the reasons of row H1.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

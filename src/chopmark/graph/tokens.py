@@ -15,7 +15,7 @@ token from and bring it to (or what `facts` says), to buy is to get from it, to 
 once somebody has bought (what fills it before is no sale).
 *Insiders* got tokens before trade began. A transaction that pays many at once is an air-drop.
 Scams of a kind not known yet are for stage two, and for a learner on `figures`; what is
-learned of them becomes a check. Serves H14.
+learned of them becomes a check. Serves row H14.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

@@ -16,7 +16,9 @@ from chopmark.datasets.chain import simulate_chain
 from chopmark.errors import ChopmarkError, InvalidInput, InvalidTable, StoreError
 from chopmark.graph.adjacency import Graph
 from chopmark.graph.behaviour import Behaviour
-from chopmark.pipelines.chain import ChainFolder, Recipe, checked_labels
+from chopmark.pipelines.chain import ChainFolder
+from chopmark.pipelines.chainlabels import checked_labels
+from chopmark.pipelines.chainrun import Recipe
 
 RECIPE = Recipe(dim=8, num_walks=2, length=10, hops=1, sampled=400, model="linear")
 

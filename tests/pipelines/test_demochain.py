@@ -8,7 +8,7 @@ from chopmark.events.schema import type_name
 from chopmark.features.columns import known_instant
 from chopmark.graph.scored import AddressScored
 from chopmark.pipelines import demochain
-from chopmark.pipelines.chain import Recipe
+from chopmark.pipelines.chainrun import Recipe
 from chopmark.times import DAY, moment
 
 

@@ -85,7 +85,9 @@ def run(
     length
         Steps of a walk.
     """
-    from chopmark.pipelines.chain import ChainFolder, Recipe, checked_labels
+    from chopmark.pipelines.chain import ChainFolder
+    from chopmark.pipelines.chainlabels import checked_labels
+    from chopmark.pipelines.chainrun import Recipe
     from chopmark.tabular.tables import frame_of
 
     worth: dict[str, float] = {"": 1.0}

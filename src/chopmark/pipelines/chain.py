@@ -21,11 +21,10 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -42,12 +41,11 @@ from chopmark.graph.behaviour import Behaviour
 from chopmark.graph.ledger import Delta, Ledger
 from chopmark.graph.node2vec import Node2Vec
 from chopmark.graph.paths import Flows, Tracer
-from chopmark.graph.transfers import instants
 from chopmark.histories.storage import BROKEN, whole, write_array
 from chopmark.models import load_scorer
+from chopmark.pipelines.chainlabels import TARGET, checked_labels
+from chopmark.pipelines.chainrun import Recipe, Run
 from chopmark.tabular import EasyML
-
-TARGET = "is_illicit"
 
 Told = Callable[[str, float], None]
 """Called with the step that is on and the share of it that is done, 0 to 1."""
@@ -57,50 +55,6 @@ _CHUNK = 50_000
 _HELD = 0.25
 _FEWEST = 10
 _MOST = 1e30  # the ledger takes all that fits 256 bits; graph and behaviour count in 32-bit floats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How a chain is learned.
-
-    Parameters
-    ----------
-    dim, num_walks, length, p, q
-        Of Node2Vec; walks follow transfers in both directions, by log(1 + amount).
-    hops
-        How far behaviour looks: 0, 1 or 2.
-    sampled
-        Addresses without a label that stand for all the others when the model is fitted.
-    model
-        Of `EasyML`: a family, several, or "auto".
-    prices
-        Worth of one unit of each asset by its address, "" for the chain's own coin. An asset
-        without a price counts as a transfer of nothing: who and when, not how much.
-    seed
-    """
-
-    dim: int = 64
-    num_walks: int = 10
-    length: int = 40
-    p: float = 0.5
-    q: float = 2.0
-    hops: int = 2
-    sampled: int = 20_000
-    model: str = "trees"
-    prices: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.sampled < 1:
-            raise InvalidInput(f"expected `sampled` of 1 or more, got {self.sampled}")
-        for asset, price in self.prices.items():
-            if not isinstance(asset, str):
-                raise InvalidInput(f"expected assets of `prices` as text, got {asset!r}")
-            if not isinstance(price, int | float) or not 0 <= price < math.inf:
-                raise InvalidInput(
-                    f"expected the price of `{asset or 'the coin'}` as a number of 0 or more, "
-                    f"got {price!r}"
-                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +302,7 @@ class ChainFolder:
         return Learned(name, num_nodes, len(came), 0, 0, last.held_out, clock.seconds, len(scored))
 
     def risks(self, addresses: Sequence[str] | pl.Series) -> pl.DataFrame:
-        """``address``, ``score`` in [0, 1] and ``run``; null for those that the ledger never saw."""
+        """``address``, ``score`` in [0, 1] and ``run``; null for whom the ledger never saw."""
         run = self.run
         names = pl.Series("address", addresses, dtype=pl.String)
         ids = self.ledger.addresses.ids(names)
@@ -549,146 +503,6 @@ class ChainFolder:
         for one in (self.folder / "runs").iterdir():
             if one.name.isdigit() and int(one.name) < int(name) - 1:
                 shutil.rmtree(one, ignore_errors=True)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """What a run left, mapped from its folder."""
-
-    folder: Path
-    about: dict[str, Any]
-    columns: NDArray[np.float32]
-    scores: NDArray[np.float32]
-
-    @classmethod
-    def open(cls, folder: Path) -> Run:
-        """The run in a folder.
-
-        Raises
-        ------
-        StoreError
-            If a part of it is missing or damaged.
-        """
-        try:
-            about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-            columns = np.load(folder / "columns.npy", mmap_mode="r")
-            scores = np.load(folder / "scores.npy", mmap_mode="r")
-            sound = columns.shape == (len(scores), len(about["columns"]))
-            int(about["mark"]), float(about["shift"]), dict(about["held_out"])
-            Recipe(**about["recipe"])
-        except (*BROKEN, AttributeError, InvalidInput) as error:
-            raise StoreError(f"the run in `{folder}` is damaged: {error}") from error
-        if not sound:
-            raise StoreError(f"the run in `{folder}` is damaged: its columns and scores differ")
-        return cls(folder, about, columns, scores)
-
-    @property
-    def name(self) -> str:
-        """Its number as text."""
-        return self.folder.name
-
-    @property
-    def num_addresses(self) -> int:
-        """Addresses that it scored."""
-        return len(self.scores)
-
-    @property
-    def mark(self) -> int:
-        """How far in the ledger it has worked."""
-        return int(self.about["mark"])
-
-    @property
-    def shift(self) -> float:
-        """What is added to the model's log-odds: the model was fitted to a sample."""
-        return float(self.about["shift"])
-
-    @property
-    def held_out(self) -> dict[str, float | None]:
-        """Figures of its model."""
-        return dict(self.about["held_out"])
-
-    @property
-    def labels(self) -> pl.DataFrame:
-        """Id and label of the addresses that it learned from."""
-        path = self.folder / "labels.parquet"
-        try:
-            return pl.read_parquet(path).select("id", TARGET)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise StoreError(f"`{path}` is damaged: {str(error).splitlines()[0]}") from error
-
-    @property
-    def recipe(self) -> Recipe:
-        """How it was learned."""
-        return Recipe(**self.about["recipe"])
-
-    def embedding(self) -> Node2Vec:
-        """Its embedding, with the graph and the walks that it is of, to go on from."""
-        return Node2Vec.open(self.folder / "node2vec")
-
-
-def checked_labels(labels: pl.DataFrame) -> pl.DataFrame:
-    """``address`` and ``is_illicit`` (1 and 0) of labels, older ones first, without nulls.
-
-    Raises
-    ------
-    InvalidTable
-        If a column is missing, a label is neither true nor false, 1 nor 0, or a `known_at` is no
-        instant.
-    """
-    for column in ("address", TARGET):
-        if column not in labels.columns:
-            raise InvalidTable(
-                f"expected labels with columns `address` and `{TARGET}`, got "
-                f"{', '.join(labels.columns) or 'none'}"
-            )
-    for column in ("address", TARGET):
-        if labels[column].dtype.is_nested():
-            raise InvalidTable(f"expected one value a row in `{column}`, got lists")
-    label = labels[TARGET]
-    if not (label.dtype.is_numeric() or label.dtype in (pl.Boolean, pl.Null)):
-        such = next(iter(label.drop_nulls()), None)
-        raise InvalidTable(
-            f"expected `{TARGET}` as true and false or 1 and 0, got "
-            f"{'text' if label.dtype == pl.String else label.dtype} such as `{such}`"
-        )
-    strange = label.cast(pl.Float64).drop_nulls()
-    strange = strange.filter(~strange.is_in([0.0, 1.0]))
-    if len(strange):
-        raise InvalidTable(
-            f"expected `{TARGET}` as true and false or 1 and 0, got {strange[0]:g}; leave out "
-            "rows whose label is not known"
-        )
-    if "known_at" in labels.columns:
-        labels = labels.with_columns(known_at=_known(labels["known_at"])).sort(
-            "known_at", maintain_order=True
-        )
-    return labels.select(
-        pl.col("address").cast(pl.String).str.strip_chars(), pl.col(TARGET).cast(pl.Int8)
-    ).drop_nulls()
-
-
-def _known(told: pl.Series) -> pl.Series:
-    """When labels became known: text must not be sorted as text."""
-    if told.dtype == pl.Null:
-        return told
-    if told.dtype == pl.Date:
-        return told.cast(pl.Datetime("us"))
-    try:
-        found = instants(told)
-    except InvalidInput as error:
-        raise InvalidTable(f"`known_at` of labels: {error}") from error
-    if told.dtype == pl.String:
-        days = told.str.strip_chars().str.to_datetime(
-            "%Y-%m-%d", strict=False, time_unit="us", time_zone="UTC"
-        )
-        found = found.zip_with(found.is_not_null(), days)
-    wrong = told.filter(found.is_null() & told.is_not_null())
-    if len(wrong):
-        raise InvalidTable(
-            f"expected `known_at` of labels as instants such as 2026-11-22T10:00:00Z, got "
-            f"`{wrong[0]}`"
-        )
-    return found
 
 
 class _Clock:

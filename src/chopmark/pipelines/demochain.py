@@ -24,7 +24,8 @@ from chopmark.features.columns import known_instant
 from chopmark.graph.ethereum import read_ethereum
 from chopmark.graph.scored import AddressScored
 from chopmark.graph.transfers import Read
-from chopmark.pipelines.chain import ChainFolder, Learned, Recipe, Told
+from chopmark.pipelines.chain import ChainFolder, Learned, Told
+from chopmark.pipelines.chainrun import Recipe
 from chopmark.pipelines.exchange import ADDRESS_RISK
 from chopmark.rules import Effects
 from chopmark.rules.book import effects_text

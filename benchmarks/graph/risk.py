@@ -12,7 +12,8 @@ chain     `simulate_chain` at 0.2 % illicit, 3 folds by group: no gang is on bot
           are licit structures of the shapes of crime. Ordinary addresses to learn from are a
           sample; all of a fold are judged.
 dynamic   the last 10 % of days come after all was learned: vectors updated, spread to new
-          addresses alone, left as they were, or none. Judged are addresses that moved in these
+          addresses alone, left as they were, or none; or all learned anew, vectors and model, from
+          the same addresses and today's behaviour. Judged are addresses that moved in these
           days, and the new ones of them; none of their groups was learned from. More is illicit
           than in `chain` (--illicit-dynamic), as a week has few new gangs.
 
@@ -296,7 +297,8 @@ def dynamic(data: Arrays, seed: int) -> dict[str, float]:
     judged = np.isin(groups, groups[moved])
     sample = _sampled(np.flatnonzero(~judged[:known]), data, seed, 12_000)
     then = Behaviour.of(src[old], dst[old], amount[old], time[old]).features(hops=2)[1][sample]
-    now = Behaviour.of(src[seen], dst[seen], amount[seen], time[seen]).features(moved, hops=2)[1]
+    today = Behaviour.of(src[seen], dst[seen], amount[seen], time[seen])
+    now = today.features(moved, hops=2)[1]
     graph = Graph.of_edges(src[old], dst[old], amount[old], weight="log", keep_amounts=True)
     model = Node2Vec(32, num_walks=5, length=20, p=0.5, q=2.0, rate=0.05, seed=seed).fit(graph)
     before = model.vectors.copy()
@@ -304,6 +306,7 @@ def dynamic(data: Arrays, seed: int) -> dict[str, float]:
     stale = np.vstack([before, np.full((size - known, 32), np.nan, dtype=np.float32)])
     spread = fill(after, before, hops=2)[0]
     updated = model.update(after, touched).vectors
+    anew = Node2Vec(32, num_walks=5, length=20, p=0.5, q=2.0, rate=0.05, seed=seed).fit(after)
     with_vectors = np.hstack([then[:, :OWN], before[sample]])
     arms = {"behaviour alone": (then[:, :OWN], now[:, :OWN]), "behaviour, 2 hops": (then, now)} | {
         name: (with_vectors, np.hstack([now[:, :OWN], vectors[moved]]))
@@ -312,6 +315,9 @@ def dynamic(data: Arrays, seed: int) -> dict[str, float]:
             ("vectors updated", updated),
         )
     }  # fmt: skip
+    arms["all learned anew"] = tuple(
+        np.hstack([today.features(rows, hops=0)[1], anew.vectors[rows]]) for rows in (sample, moved)
+    )
     fresh, label = moved >= known, y[moved]
     progress(
         f"learned from {int(y[sample].sum())} illicit of {len(sample):,}; judged "

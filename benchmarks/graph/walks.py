@@ -166,7 +166,7 @@ def grape(edges: Any, starts: Any, weighted: bool, p: float, q: float, folder: P
         table, np.c_[low, high, weights], fmt=("%d", "%d", "%.6f"), delimiter=",",
         header="s,d,w", comments="",
     )  # fmt: skip
-    options: Any = {"weight_list_column": "w", "default_weight": 1.0} if weighted else {}
+    options: Any = {"weights_column": "w", "default_weight": 1.0} if weighted else {}
     begun = process_time()
     graph = Peer.from_csv(
         edge_path=str(table), edge_list_separator=",", edge_list_header=True,

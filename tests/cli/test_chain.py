@@ -1,13 +1,16 @@
 """``chopmark chain``: from files of Ethereum ETL to scores, and on after newer blocks."""
 
 import json
+from contextlib import closing
 
 import polars as pl
 import pytest
 
+from chopmark.graph.labels import SCORES, AddressLabels
+
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked:UserWarning")
 
-QUICK = ("--walks", 2, "--length", 10, "--dim", 8)
+QUICK = ("--walks", 2, "--length", 10, "--dim", 8, "--model", "linear")
 
 
 @pytest.fixture
@@ -51,11 +54,14 @@ def test_one_command_scores_all_and_another_goes_on(chopmark, files, tmp_path):
     code, out, _ = chopmark("chain", "update", folder, *read(files, "first"))
     assert code == 0
     assert "nothing has come since run 000002" in out
+    code, out, _ = chopmark("chain", "update", folder, "--all")
+    assert code == 0
+    assert "Run 000003" in out
     address = pl.read_csv(labels)["address"][0]
     code, out, _ = chopmark("chain", "risk", folder, address, "nobody", "--as-json")
     told = [json.loads(line) for line in out.splitlines()]
     assert 0 <= told[0]["score"] <= 1
-    assert told[1] == {"address": "nobody", "score": None, "run": "000002"}
+    assert told[1] == {"address": "nobody", "score": None, "run": "000003"}
     code, out, _ = chopmark("chain", "risk", folder, "nobody")
     assert "not on the chain" in out
     code, out, _ = chopmark("chain", "why", folder, address)
@@ -66,6 +72,38 @@ def test_one_command_scores_all_and_another_goes_on(chopmark, files, tmp_path):
     assert code == 0
     assert scores["score"].is_between(0, 1).all()
     assert f"{scores.height:,} scores" in out
+    code, out, _ = chopmark("chain", "export", folder, tmp_path / "scores.csv")
+    assert code == 0
+    assert pl.read_csv(tmp_path / "scores.csv")["address"].to_list() == scores["address"].to_list()
+    assert not list(tmp_path.glob(".scores*"))
+
+
+def test_labels_that_the_folder_keeps_are_learned_from_and_appeals_count(chopmark, files, tmp_path):
+    folder, given = tmp_path / "ethereum", read(files, "first")
+    code, _, errors = chopmark("chain", "run", folder, *given, *QUICK)
+    assert code == 1
+    assert "labels add" in errors
+    assert not folder.exists()
+    truth = pl.read_csv(files / "truth.csv").filter(
+        pl.col("is_illicit") | (pl.int_range(pl.len()) % 9 == 0)
+    )
+    truth.select("address", "is_illicit").write_csv(tmp_path / "labels.csv")
+    code, out, errors = chopmark(
+        "chain", "labels", "add", folder, tmp_path / "labels.csv", "--source", "court", "--rank", 1
+    )
+    assert (code, errors) == (0, "")
+    code, out, errors = chopmark("chain", "run", folder, *given, *QUICK)
+    assert (code, errors) == (0, "")
+    assert "of honest ones flagged" in " ".join(out.split())
+    with closing(AddressLabels.open(folder / "labels.db")) as labels:
+        held = labels.as_of("2100-01-01T00:00:00Z")
+    flagged = held.filter(pl.col("source") == SCORES)["address"]
+    bad = truth.filter("is_illicit")["address"]
+    address = next(iter([*flagged, *bad]))
+    code, out, errors = chopmark(
+        "chain", "labels", "appeal", folder, address, "--by", "owner", "--reason", "sold"
+    )
+    assert (code, errors) == (0, "")
 
 
 def test_what_is_missing_or_wrong_is_said(chopmark, files, tmp_path):
@@ -109,6 +147,9 @@ def test_what_is_wrong_is_said_before_anything_is_written(chopmark, files, tmp_p
         ((labels, "--transactions", tmp_path / "none.csv"), "there is no"),
         ((labels, "--transactions", empty), "expected a column"),
         ((labels, "--transfers", header), "none could be read"),
+        ((labels, "--bitcoin", empty, "--blocks", empty), "--blocks beside --transactions"),
+        ((labels, *given, "--walks", 0), "expected 1, 2, ...; got 0"),
+        ((labels, *given, "--known-share", 2), "expected `known_share` in (0, 1], got 2"),
     ):
         code, _, errors = chopmark("chain", "run", folder, *line)
         assert code == 1

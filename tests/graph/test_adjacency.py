@@ -247,11 +247,11 @@ def test_damage_is_found(tmp_path):
     Graph.of_edges([0, 1], [1, 2], [1, 1], weight="log").save(tmp_path / "graph")
     path = tmp_path / "graph" / "neighbours.npy"
     good = path.read_bytes()
-    path.write_bytes(good[:-4] + b"\x09\0\0\0")
+    path.write_bytes(good[:128] + b"\x09\0\0\0" + good[132:])
     with pytest.raises(StoreError, match=r"`neighbours\.npy` has other bytes"):
         Graph.open(tmp_path / "graph", thorough=True)
     path.write_bytes(good[:-4])
-    with pytest.raises(StoreError, match=r"`neighbours\.npy` has other bytes"):
+    with pytest.raises(StoreError, match=r"`neighbours\.npy` has [0-9,]+ bytes instead of"):
         Graph.open(tmp_path / "graph")
     path.unlink()
     with pytest.raises(StoreError, match=r"`neighbours\.npy` is missing"):

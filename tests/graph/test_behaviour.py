@@ -341,9 +341,12 @@ def test_a_damaged_state_is_refused(tmp_path):
     Behaviour.of(*some_history(100, 10)).save(tmp_path / "behaviour")
     part = tmp_path / "behaviour" / "state.npy"
     data = bytearray(part.read_bytes())
-    data[-3] ^= 1
+    data[131] ^= 1
     part.write_bytes(bytes(data))
-    with pytest.raises(StoreError, match=r"state\.npy"):
+    with pytest.raises(StoreError, match=r"state\.npy` has other bytes"):
+        Behaviour.open(tmp_path / "behaviour", thorough=True)
+    part.write_bytes(bytes(data[:-1]))
+    with pytest.raises(StoreError, match=r"state\.npy` has [0-9,]+ bytes instead of"):
         Behaviour.open(tmp_path / "behaviour")
     with pytest.raises(StoreError, match="expected a folder"):
         Behaviour.open(tmp_path / "elsewhere")

@@ -295,7 +295,7 @@ def test_every_step_of_a_repaired_walk_is_an_edge_and_ends_are_dead_ends(edges, 
     more = [(*pair, 1.0, 0) for pair in new if pair not in old]
     after, touched = changed_graph(before, more, [(*pair, 0, 0) for pair in gone])
     walks = walk(before, np.tile(np.arange(9), 5), length=6, p=0.5, q=2, seed=seed)
-    store = WalkStore([walks], 9)
+    store = WalkStore(walks, 9)
     which = store.through(touched)
     repair(walks, which, before, after, touched, p=0.5, q=2, seed=seed + 10)
     ways = {pair[::way] for pair in new for way in (1, -1)}
@@ -312,29 +312,31 @@ def test_every_step_of_a_repaired_walk_is_an_edge_and_ends_are_dead_ends(edges, 
     st.lists(st.lists(st.integers(-1, 11), min_size=5, max_size=5), min_size=1, max_size=30),
     st.data(),
 )
-def test_the_index_finds_every_walk_through_a_node(rows, data):
+def test_the_index_finds_every_walk_through_a_node(tmp_path_factory, rows, data):
     walks = np.array(rows, dtype=np.int32)
     first = data.draw(st.integers(1, len(walks)))
-    store = WalkStore([walks[:first].copy()], 12)
+    store = WalkStore(walks[:first].copy(), 12)
     if first < len(walks):
         store.append(walks[first:].copy(), 12)
-    for _ in range(data.draw(st.integers(0, 12))):
+    folder = tmp_path_factory.mktemp("walks")
+    for round_ in range(data.draw(st.integers(0, 12))):
         number = data.draw(st.integers(0, len(walks) - 1))
         walks[number, 2:] = data.draw(st.lists(st.integers(0, 11), min_size=3, max_size=3))
-        for block, places, _ in store.parts(np.array([number])):
-            block[places] = walks[number]
+        store.walks[number] = walks[number]
         fresh = stretches_of(walks, np.array([number]), np.array([2], dtype=np.int32), 0)
         store.changed(fresh, np.array([number]), 12)
+        if data.draw(st.booleans()):
+            made = folder / str(round_)
+            made.mkdir()
+            told = store.write(made)
+            store.settle(made, told)
+            store = WalkStore.open(made, told, 4, 12, thorough=True)
     nodes = np.array(sorted(data.draw(st.sets(st.integers(0, 11)))), dtype=np.int64)
     expected = {i for i, path in enumerate(walks.tolist()) if set(path) & set(nodes.tolist())}
     found = store.through(nodes)
     assert expected <= set(found.tolist())
     assert (np.diff(found) > 0).all()
-    whole, starts, index = store.whole(12)
-    assert (whole == walks).all()
-    for node in range(12):
-        there = index[starts[node] : starts[node + 1]]
-        assert set(there.tolist()) == {i for i, path in enumerate(walks.tolist()) if node in path}
+    assert (store.walks == walks).all()
 
 
 def test_a_stretch_is_what_changed_and_some_steps_before():

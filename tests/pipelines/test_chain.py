@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,8 +17,11 @@ from chopmark.datasets.chain import simulate_chain
 from chopmark.errors import ChopmarkError, InvalidInput, InvalidTable, StoreError
 from chopmark.graph.adjacency import Graph
 from chopmark.graph.behaviour import Behaviour
+from chopmark.graph.labels import SCORES, AddressLabels
+from chopmark.graph.risks import AddressRisks
+from chopmark.pipelines import chainfit, chainrun
 from chopmark.pipelines.chain import ChainFolder
-from chopmark.pipelines.chainlabels import checked_labels
+from chopmark.pipelines.chainlabels import checked_labels, record
 from chopmark.pipelines.chainrun import Recipe
 
 RECIPE = Recipe(dim=8, num_walks=2, length=10, hops=1, sampled=400, model="linear")
@@ -132,7 +136,7 @@ def test_a_kill_between_the_delta_and_the_scores_is_made_up_for(chain, made):
     code = (
         "import os, signal, sys\n"
         "from chopmark.pipelines import chain\n"
-        "chain._write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "chain.Found.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "chain.ChainFolder.open(sys.argv[1]).update()\n"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(chain.folder)], check=False)
@@ -151,11 +155,143 @@ def test_a_full_disk_leaves_the_last_run_in_charge(chain, made, monkeypatch):
     def full(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("chopmark.pipelines.chain._write", full)
+    monkeypatch.setattr("chopmark.pipelines.chain.Found.write", full)
     with pytest.raises(OSError, match="No space"):
         chain.update()
     assert chain.run.name == before
     assert [one.name for one in (chain.folder / "runs").iterdir()] == [before]
+
+
+def test_updates_of_a_day_each_count_behaviour_as_one_telling_of_all_would(chain, made):
+    rest = made[1].sort("happened_at", maintain_order=True)
+    for part in (rest[:40], rest[40:41], rest[41:]):
+        chain.take(part)
+        assert ChainFolder.open(chain.folder).update().num_rows == part.height
+    chain = ChainFolder.open(chain.folder)
+    columns = chain.ledger.columns()
+    coin = chain.ledger.assets.ids(pl.Series([""]))[0]
+    worth = np.where(columns["asset"] == coin, columns["amount"], 0.0)
+    anew = Behaviour.of(columns["src"], columns["dst"], worth, columns["time"] / 1e6)
+    _, expected = anew.features(hops=2)
+    _, found = chain.run.behaviour().features(hops=2)
+    np.testing.assert_array_equal(found, expected)
+    chain.update(every=True)
+    np.testing.assert_array_equal(chain.run.columns, anew.features(hops=1)[1])
+
+
+def test_rows_that_come_late_are_counted_where_they_belong(chain, made):
+    rest = made[1].sort("happened_at", maintain_order=True)
+    for part in (rest[60:], rest[:60]):
+        chain.take(part)
+        chain.update()
+    columns = chain.ledger.columns()
+    coin = chain.ledger.assets.ids(pl.Series([""]))[0]
+    worth = np.where(columns["asset"] == coin, columns["amount"], 0.0)
+    anew = Behaviour.of(columns["src"], columns["dst"], worth, columns["time"] / 1e6)
+    np.testing.assert_array_equal(
+        chain.run.behaviour().features(hops=1)[1], anew.features(hops=1)[1]
+    )
+
+
+def test_an_update_that_fails_leaves_the_run_as_it_was_for_the_next_try(chain, made, monkeypatch):
+    chain.take(made[1])
+    other = chain.folder.with_name("other")
+    shutil.copytree(chain.folder, other)
+    before = chain.run.columns.copy(), chain.run.vectors.copy()
+    write = chainrun.Found.write
+
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("chopmark.pipelines.chain.Found.write", full)
+    with pytest.raises(OSError, match="No space"):
+        chain.update()
+    monkeypatch.setattr("chopmark.pipelines.chain.Found.write", write)
+    np.testing.assert_array_equal(chain.run.columns, before[0])
+    np.testing.assert_array_equal(chain.run.vectors, before[1])
+    chain.update()
+    untroubled = ChainFolder.open(other)
+    untroubled.update()
+    np.testing.assert_array_equal(chain.run.scores, untroubled.run.scores)
+
+
+def test_an_address_whose_transfers_were_all_taken_back_has_no_score(chain, made):
+    first = made[0]["block"].max()
+    chain.take(made[1])
+    chain.update()
+    known = set(made[0]["sender"]) | set(made[0]["receiver"])
+    new = [one for one in made[1]["receiver"].unique() if one not in known]
+    assert new
+    assert chain.risks(new)["score"].null_count() == 0
+    chain.rewind(first)
+    chain.update()
+    assert chain.risks(new)["score"].null_count() == len(new)
+    assert not set(pl.concat(list(chain.all_risks()))["address"]) & set(new)
+    with pytest.raises(InvalidInput, match="which no transfer names"):
+        chain.why(new[0])
+
+
+def test_a_score_can_be_given_again_from_what_is_stored(chain, made):
+    for address in made[0]["sender"].unique(maintain_order=True)[:20]:
+        assert chain.score_of(address) == pytest.approx(
+            chain.risks([address])["score"][0], rel=1e-5
+        )
+    assert chain.score_of("0x" + "f" * 40) is None
+
+
+def test_who_asks_by_http_hears_what_the_folder_says(chain, made):
+    asked = [*made[0]["sender"].unique(maintain_order=True)[:50], "0x" + "f" * 40]
+    risks = AddressRisks(chain.folder)
+    told = risks.of(asked)
+    assert [one.score for one in told] == chain.risks(asked)["score"].cast(pl.Float64).to_list()
+    assert {one.band for one in told if one.score is not None and one.score >= chain.run.high} <= {
+        "high"
+    }
+    chain.take(made[1])
+    chain.update()
+    risks.follow(at_once=True)
+    assert [one.run for one in risks.of(asked[:1])] == [chain.run.name]
+    risks.close()
+
+
+def test_bounds_of_scores_trouble_no_more_honest_ones_than_they_say(chain):
+    points = chain.run.points
+    bounds = [point.bound for point in points]
+    assert bounds == sorted(bounds)
+    assert [point.recall for point in points] == sorted((p.recall for p in points), reverse=True)
+    label = np.array([0, 0, 1, 0, 1, 1, 0, 0])
+    scores = np.array([0.1, 0.2, 0.3, 0.3, 0.8, 0.9, 0.05, 0.01])
+    stands = np.array([100.0, 100, 1, 2, 1, 1, 100, 98])
+    one = {point.false_positive_share: point for point in chainfit.points(label, scores, stands)}
+    assert one[0.01].bound == 0.3  # flags 2 of 400 that are not illicit, and all three that are
+    assert one[0.01].recall == 1.0
+    assert one[0.01].precision == pytest.approx(3 / 5)
+    assert one[0.001].bound == 0.8
+    assert one[0.001].recall == pytest.approx(2 / 3)
+    assert one[0.001].precision == 1.0
+    none = chainfit.points(np.array([0, 1]), np.array([0.9, 0.5]), np.array([1.0, 1.0]))
+    assert all(p.recall == 0 and p.precision is None and p.bound > 0.9 for p in none)
+
+
+def test_labels_of_the_folder_are_learned_from_and_flags_are_kept_but_not_learned(chain, made):
+    flagged = set(chain.folder.joinpath("labels.db").exists() and current_flags(chain))
+    bound = chain.run.high
+    every = pl.concat(list(chain.all_risks()))
+    assert flagged == set(every.filter(pl.col("score") >= bound)["address"])
+    with pytest.raises(InvalidTable, match=r"at least 10 illicit addresses .* got 0 of 0"):
+        chain.learn(None, RECIPE)
+    record(chain.folder, made[2], source="court", rank=1, category="fraud")
+    told = chain.learn(None, RECIPE)
+    assert (
+        told.num_illicit
+        == made[2].filter("is_illicit").join(every, on="address", how="semi").height
+    )
+
+
+def current_flags(chain):
+    with closing(AddressLabels.open(chain.folder / "labels.db")) as labels:
+        held = labels.as_of("2100-01-01T00:00:00Z")
+        return held.filter(pl.col("source") == SCORES)["address"].to_list()
 
 
 def test_a_score_is_explained_by_behaviour_place_and_ways(chain, made):

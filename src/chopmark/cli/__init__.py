@@ -55,6 +55,13 @@ app.command(
     "Ends with exit code 1 if a mature cohort is above it. The log may be in use.\n\n"
     "Example: `chopmark fraud-rate data --target 0.003`",
 )
+app.command(
+    "chopmark.cli.losses:report",
+    name="losses",
+    help="Show what decisions prevented, what was suffered, and what it cost good users.\n\n"
+    "Judged by what is known by now, nothing counted twice, assumptions below. The log may be in "
+    "use.\n\nExample: `chopmark losses data --since 2026-01-01 --by month --csv ledger.csv`",
+)
 
 audit = App(name="audit", help="A log that cannot be changed unseen: keys, checkpoints, verify.")
 app.command(audit)
@@ -234,6 +241,64 @@ for name, what, more, example in (
 ):
     chain.command(
         f"chopmark.cli.chain:{name}", name=name, help=_help("chain", name, what, more, example)
+    )
+
+labels = App(
+    name="labels", help="Labels of addresses: who says what, who objects, and who was wrong."
+)
+chain.command(labels)
+for name, called, what, more, example in (
+    (
+        "add",
+        "add",
+        "Record the labels of a table, all of them or none.",
+        "The first ones make the file, in which `chain run` finds what to learn from. A source is "
+        "declared with its --rank when it is first heard of: 1 is believed most.",
+        "ethereum files/labels.csv --rank 3",
+    ),
+    (
+        "show",
+        "show",
+        "Show what holds of an address, and all that was ever said of it.",
+        "Of one source its newest label holds; of several that of the best rank.",
+        "ethereum 0x00000000219ab540356cbb839cbe05303d7705fa",
+    ),
+    (
+        "retract",
+        "retract",
+        "Record that a source takes back what it said of an address.",
+        "",
+        "ethereum 0x00000000219ab540356cbb839cbe05303d7705fa --source forum --by ann "
+        "--reason 'typing error'",
+    ),
+    (
+        "appeal",
+        "appeal",
+        "Record that somebody objects to an address being called illicit, by a source or a score.",
+        "What is said of it holds until the appeal is ruled on.",
+        "ethereum 0x00000000219ab540356cbb839cbe05303d7705fa --by owner --reason 'sold in May'",
+    ),
+    (
+        "rule",
+        "rule",
+        "Rule on an appeal; upheld, the address is licit from then on, whatever a list says.",
+        "The next `chain run` learns from it.",
+        "ethereum 17 --uphold --by ann --reason 'proof of sale'",
+    ),
+    ("appeals", "appeals", "List the appeals, open ones first.", "", "ethereum"),
+    (
+        "false-positives",
+        "false_positives",
+        "Show how often each source, and the scores, called an address illicit that was not.",
+        "As far as it is known, with intervals; and what sources later said of whom a score had "
+        "flagged.",
+        "ethereum",
+    ),
+):
+    labels.command(
+        f"chopmark.cli.chainlabels:{called}",
+        name=name,
+        help=_help("chain labels", name, what, more, example),
     )
 
 rules = App(

@@ -7,59 +7,31 @@ addresses, `export` writes all scores, `simulate` makes files to try it on.
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import polars as pl
 from cyclopts import Parameter
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from chopmark.cli.chainfiles import Files, steps
 from chopmark.cli.easyml import check_output
-from chopmark.cli.show import console, number, say, table
+from chopmark.cli.show import console, number, table
 from chopmark.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from chopmark.graph.transfers import Read
-    from chopmark.pipelines.chain import ChainFolder, Learned, Told
+    from chopmark.pipelines.chain import Learned
 
 Folder = Annotated[Path, Parameter(help="Folder of the chain.")]
-Transactions = Annotated[
-    Path | None,
-    Parameter(help="Transactions of Ethereum ETL: .csv, .csv.gz or .parquet, or a folder."),
-]
-TokenTransfers = Annotated[
-    Path | None, Parameter(help="Token transfers of Ethereum ETL: a file or a folder.")
-]
-Blocks = Annotated[
-    Path | None,
-    Parameter(help="Blocks (number, timestamp), where transactions have no block_timestamp."),
-]
-Bitcoin = Annotated[
-    Path | None, Parameter(help="Transactions of Bitcoin ETL: .json, .jsonl or .parquet.")
-]
-Plain = Annotated[
-    Path | None,
-    Parameter(
-        name="--transfers",
-        help="Any other chain: a table of sender, receiver, amount, happened_at.",
-    ),
-]
-Rejected = Annotated[
-    Path | None, Parameter(help="File for the rows that could not be read, with reasons (.csv).")
-]
+
+_NOTHING = Files()
 
 
 def run(
     folder: Folder,
-    labels: Path,
+    labels: Path | None = None,
     *,
-    transactions: Transactions = None,
-    token_transfers: TokenTransfers = None,
-    blocks: Blocks = None,
-    bitcoin: Bitcoin = None,
-    transfers: Plain = None,
-    rejected: Rejected = None,
+    files: Files = _NOTHING,
     prices: Annotated[
         Path | None,
         Parameter(
@@ -70,6 +42,9 @@ def run(
     dim: int = 64,
     walks: int = 10,
     length: int = 40,
+    model: str = "trees",
+    known_share: float = 1.0,
+    threads: int = 1,
     seed: int = 0,
 ) -> None:
     """Read files, build the graph, embed it, learn from labels, and score every address.
@@ -77,50 +52,54 @@ def run(
     Parameters
     ----------
     labels
-        Table of `address` and `is_illicit`; `known_at` says which of two rows is newer.
+        Table of `address` and `is_illicit`; `known_at` says which of two rows is newer. Without
+        one, what `chopmark chain labels` keeps in the folder.
     dim
         Width of an embedding.
     walks
         From each address.
     length
         Steps of a walk.
+    model
+        Family of `chopmark easyml`: trees, linear, auto.
+    known_share
+        Of the illicit addresses of the chain, the share that labels name, by your estimate: scores
+        are chances to be illicit, not to be on a list.
+    threads
+        Of walks and embedding; scores are repeatable with 1 only.
     """
     from chopmark.pipelines.chain import ChainFolder
-    from chopmark.pipelines.chainlabels import checked_labels
+    from chopmark.pipelines.chainlabels import LABELS, checked_labels
     from chopmark.pipelines.chainrun import Recipe
     from chopmark.tabular.tables import frame_of
 
-    worth: dict[str, float] = {"": 1.0}
-    if prices is not None:
-        told = frame_of(prices)
-        for column in ("asset", "price"):
-            if column not in told.columns:
-                raise InvalidInput(f"expected a column `{column}` in `{prices}`, got none")
-        assets = pl.col("asset").cast(pl.String).fill_null("").str.strip_chars()
-        if told.select(assets.is_duplicated().any()).item():
-            raise InvalidInput(f"expected each asset of `{prices}` once, got one twice")
-        worth |= dict(told.select(assets, "price").iter_rows())
     # What is wrong with them is said before hours of reading.
-    recipe = Recipe(dim=dim, num_walks=walks, length=length, prices=worth, seed=seed)
-    known = checked_labels(frame_of(labels))
-    there = (folder / "ledger" / "ledger.json").exists()
-    given = (transactions, token_transfers, blocks, bitcoin, transfers)
-    if not there or any(source is not None for source in given):
-        _check(given, rejected)
-    chain = ChainFolder.open(folder) if there else ChainFolder.create(
-        folder, chain="bitcoin" if bitcoin is not None else "ethereum"
+    recipe = Recipe(
+        dim=dim, num_walks=walks, length=length, model=model, known_share=known_share,
+        threads=threads, prices={"": 1.0} | ({} if prices is None else _worth(prices)), seed=seed,
     )  # fmt: skip
-    if any(source is not None for source in given) or not len(chain.ledger.addresses):
-        _check(given, rejected, chain)
+    recipe.node2vec()  # refuses what it cannot be made of
+    known = None if labels is None else checked_labels(frame_of(labels))
+    if known is None and not (folder / LABELS).exists():
+        raise InvalidInput(
+            f"expected a table of labels, or labels in `{folder}`, got neither; name a table of "
+            "address and is_illicit, or add some with `chopmark chain labels add`"
+        )
+    there = (folder / "ledger" / "ledger.json").exists()
+    if files or not there:
+        files.check()
+    chain = ChainFolder.open(folder) if there else ChainFolder.create(folder, chain=files.kind)
+    if files or not len(chain.ledger.addresses):
+        files.check(chain)
         try:
-            _take(chain, *given, rejected)
+            files.take(chain)
             if not len(chain.ledger.addresses):
                 raise InvalidInput("expected files with transfers, but none could be read of them")
         except BaseException:
             if not there and not len(chain.ledger):  # leave no empty chain behind
                 shutil.rmtree(folder / "ledger")
             raise
-    with _steps() as step:
+    with steps() as step:
         learned = chain.learn(known, recipe, told=step)
     _show(learned, folder)
 
@@ -128,32 +107,32 @@ def run(
 def update(
     folder: Folder,
     *,
-    transactions: Transactions = None,
-    token_transfers: TokenTransfers = None,
-    blocks: Blocks = None,
-    bitcoin: Bitcoin = None,
-    transfers: Plain = None,
-    rejected: Rejected = None,
+    files: Files = _NOTHING,
     rewind: Annotated[
         int | None,
         Parameter(help="Last block that stays: what came above it was re-organised."),
     ] = None,
+    every: Annotated[
+        bool,
+        Parameter(
+            name="--all", negative="", help="Score all addresses anew, not only touched ones."
+        ),
+    ] = False,
 ) -> None:
     """Read newer files, and embed and score what they touched."""
     from chopmark.pipelines.chain import ChainFolder
 
     chain = ChainFolder.open(folder)
     chain.run  # noqa: B018  (before anything is read: without a run there is nothing to go on from)
-    given = (transactions, token_transfers, blocks, bitcoin, transfers)
-    if any(source is not None for source in given):
-        _check(given, rejected, chain)  # before anything is taken back
+    if files:
+        files.check(chain)  # before anything is taken back
     if rewind is not None:
         gone = chain.rewind(rewind)
         console.print(f"{len(gone):,} transfers above block {rewind:,} taken back")
-    if any(source is not None for source in given):
-        _take(chain, *given, rejected)
-    with _steps() as step:
-        learned = chain.update(told=step)
+    if files:
+        files.take(chain)
+    with steps() as step:
+        learned = chain.update(every=every, told=step)
     if not learned.seconds:
         console.print(f"nothing has come since run {learned.run}: all scores stay")
         return
@@ -239,12 +218,12 @@ def export(folder: Folder, out: Path) -> None:
     if out.suffix not in (".parquet", ".csv"):
         raise InvalidInput(f"expected a file that ends in .parquet or .csv, got `{out}`")
     check_output(out)
-    parts = pl.concat(list(ChainFolder.open(folder).all_risks()))
-    if out.suffix == ".csv":
-        parts.write_csv(out)
-    else:
-        parts.write_parquet(out)
-    console.print(f"{parts.height:,} scores in {out}", soft_wrap=True, highlight=False)
+    count = 0
+    with _writer(out) as write:
+        for part in ChainFolder.open(folder).all_risks():
+            write(part)
+            count += part.height
+    console.print(f"{count:,} scores in {out}", soft_wrap=True, highlight=False)
 
 
 def simulate(
@@ -299,76 +278,44 @@ def simulate(
     )  # fmt: skip
 
 
-def _check(
-    given: tuple[Path | None, ...], rejected: Path | None, chain: "ChainFolder | None" = None
-) -> None:
-    """Whether files of one chain, this one, were given, and are there."""
-    transactions, token_transfers, _, bitcoin, transfers = given
-    ethereum = transactions is not None or token_transfers is not None
-    if ethereum + (bitcoin is not None) + (transfers is not None) != 1:
-        raise InvalidInput(
-            "expected files of one chain: --transactions and --token-transfers, or --bitcoin, or "
-            "--transfers"
-        )
-    for source in given:
-        if source is not None and not source.exists():
-            raise InvalidInput(f"expected a file or a folder, but there is no `{source}`")
-    if chain is not None and transfers is None:
-        kind = chain.ledger.chain
-        if (bitcoin is not None) != (kind == "bitcoin"):
-            raise InvalidInput(
-                f"expected files of {kind}, as the ledger in `{chain.folder}` is of it; each chain "
-                "has a folder of its own"
-            )
-    if rejected is not None:
-        check_output(rejected)
-
-
-def _take(
-    chain: "ChainFolder",
-    transactions: Path | None,
-    token_transfers: Path | None,
-    blocks: Path | None,
-    bitcoin: Path | None,
-    transfers: Path | None,
-    rejected: Path | None,
-) -> None:
-    """Read what was given into the ledger, and say what could not be read."""
-    from chopmark.graph.bitcoin import read_bitcoin
-    from chopmark.graph.ethereum import read_ethereum
-    from chopmark.graph.transfers import read_transfers
-
-    num_rows = num_new = num_twice = 0
-    refused: list[pl.DataFrame] = []
-    with _steps() as step:
-
-        def told(share: float) -> None:
-            step("read the files", share)
-
-        reads: Iterator[Read]
-        if bitcoin is not None:
-            reads = read_bitcoin(bitcoin, progress=told)
-        elif transfers is not None:
-            reads = read_transfers(transfers, progress=told)
+@contextmanager
+def _writer(out: Path) -> Iterator[Callable[[pl.DataFrame], None]]:
+    """Takes a table piece by piece into a file, which is there when all of it is."""
+    made = out.with_name(f".{out.name}.part")
+    try:
+        if out.suffix == ".csv":
+            with made.open("wb") as file:
+                yield lambda part: part.write_csv(file, include_header=file.tell() == 0)
         else:
-            reads = read_ethereum(transactions, token_transfers, blocks=blocks, progress=told)
-        for read in reads:
-            delta = chain.take(read.transfers)
-            num_rows += read.transfers.height
-            num_new += len(delta)
-            num_twice += delta.duplicates
-            refused.append(read.rejected)
-    bad = pl.concat(refused) if refused else pl.DataFrame()
-    console.print(
-        f"{num_rows:,} transfers read, {num_new:,} of them new, {num_twice:,} known before; "
-        f"{len(chain.ledger.addresses):,} addresses",
-        highlight=False,
-    )
-    if bad.height:
-        for reason, count in bad.group_by("reason").len().sort("len", descending=True).iter_rows():
-            say(f"left out: {count:,} rows, {reason}")
-        if rejected is not None:
-            bad.write_csv(rejected)
+            import pyarrow.parquet as pq
+
+            with ExitStack() as stack:
+                writer: pq.ParquetWriter | None = None
+
+                def write(part: pl.DataFrame) -> None:
+                    nonlocal writer
+                    rows = part.to_arrow()
+                    if writer is None:
+                        writer = stack.enter_context(pq.ParquetWriter(made, rows.schema))
+                    writer.write_table(rows)
+
+                yield write
+        made.replace(out)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def _worth(prices: Path) -> dict[str, float]:
+    from chopmark.tabular.tables import frame_of
+
+    told = frame_of(prices)
+    for column in ("asset", "price"):
+        if column not in told.columns:
+            raise InvalidInput(f"expected a column `{column}` in `{prices}`, got none")
+    assets = pl.col("asset").cast(pl.String).fill_null("").str.strip_chars()
+    if told.select(assets.is_duplicated().any()).item():
+        raise InvalidInput(f"expected each asset of `{prices}` once, got one twice")
+    return dict(told.select(assets, "price").iter_rows())
 
 
 def _show(learned: "Learned", folder: Path) -> None:
@@ -383,25 +330,25 @@ def _show(learned: "Learned", folder: Path) -> None:
             highlight=False,
             soft_wrap=True,
         )
+        shown = [
+            (
+                f"{point.false_positive_share:.1%}", number(point.bound), f"{point.recall:.0%}",
+                "none" if point.precision is None else f"{point.precision:.0%}",
+            )
+            for point in learned.points
+        ]  # fmt: skip
+        titles = ("of honest ones flagged", "score from", "illicit found", "of flagged illicit")
+        table("What a bound on the score does, on rows held out", titles, shown)
+    if learned.num_flagged:
+        console.print(
+            f"{learned.num_flagged:,} addresses newly flagged (the last row); they may appeal: "
+            f"`chopmark chain labels appeal {folder} ADDRESS`",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(
         f"{learned.num_touched:,} of {learned.num_addresses:,} addresses scored; ask with "
         f"`chopmark chain risk {folder} ADDRESS`",
         highlight=False,
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _steps() -> Iterator["Told"]:
-    """A bar for each step of a block, one under the other."""
-    columns = (TextColumn("{task.description:<28}"), BarColumn(bar_width=30), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        tasks: dict[str, int] = {}
-
-        def told(step: str, share: float) -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(step, total=1.0)
-            bar.update(tasks[step], completed=share)  # type: ignore[arg-type]
-
-        caller: Callable[[str, float], None] = told
-        yield caller

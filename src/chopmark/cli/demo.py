@@ -262,5 +262,6 @@ def _show_next(path: Path, day: Day) -> None:
         f"chopmark decision explain {path} {asked.about}",
         f"chopmark user show {path} {asked.user}",
         f"chopmark rules list {path}",
+        f"chopmark losses {path}",
     ):
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)

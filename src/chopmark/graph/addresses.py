@@ -303,10 +303,13 @@ class AddressBook:
         capacity = len(self._slots)
         path = self.folder / f"slots-{capacity}.bin"
         if self._grown:
-            with path.open("wb") as file:
+            # Never cut short in place: another process may have it mapped.
+            made = path.with_name(f".{path.name}.new")
+            with made.open("wb") as file:
                 file.write(self._slots.data)
                 file.flush()
                 os.fsync(file.fileno())
+            os.replace(made, path)
         else:
             places = self._places[: self._tail_count]
             slots = np.memmap(path, dtype=np.int32, mode="r+", shape=(capacity,))
@@ -322,7 +325,7 @@ class AddressBook:
                 "slots": capacity,
             }
         )
-        for old in self.folder.glob("slots-*.bin"):
+        for old in self.folder.glob("*slots-*"):
             if old != path:
                 old.unlink()
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -28,10 +28,11 @@ from numpy.typing import ArrayLike, NDArray
 from chopmark.errors import InvalidInput, InvalidTable, StoreError, did_you_mean
 from chopmark.graph import laying
 from chopmark.graph.alias import row_weights
-from chopmark.histories.storage import BROKEN, crc_of, whole, write_array
+from chopmark.graph.rowfiles import Kept, kept_of, open_rows, write_rows
+from chopmark.histories.storage import whole
 
 FORMAT = "chopmark-graph"
-VERSION = 1
+VERSION = 2
 
 Directed = Literal["both", "out", "in"]
 Weight = Literal["log", "amount", "count"]
@@ -348,26 +349,30 @@ class Graph:
     def save(self, folder: str | Path) -> None:
         """Write the graph to a new folder of .npy files: it is there whole or not at all.
 
+        Of a graph that was opened and updated only the new rows are written; the others are the
+        file that they were read from, under a second name. A pool of which a third is rows that
+        are no more is written anew.
+
         Raises
         ------
         StoreError
             If something of that name is there already, or the disk takes no more.
         """
-        in_order = len(self.neighbours) == self.num_slots
-        in_order = in_order and bool((self.starts == _firsts(self.counts)).all())
-        graph = self if in_order else self.compact()
+        used = len(self.neighbours)
+        kept = {} if self.room is None or self.room.used != used else self.room.kept
+        graph = self
+        if not kept or 2 * used > 3 * self.num_slots:
+            in_order = used == self.num_slots and bool((self.starts == _firsts(self.counts)).all())
+            graph, kept = self if in_order else self.compact(), {}
         try:
             with whole(folder) as made:
-                for name, array in graph._arrays().items():
-                    write_array(made / f"{name}.npy", array)
                 about = {
-                    "format": FORMAT, "version": VERSION, "nodes": graph.num_nodes,
-                    "slots": len(graph.neighbours), "directed": graph.directed,
-                    "weight": graph.weight, "half_life_days": graph.half_life_days,
-                    "order": graph.order,
+                    "format": FORMAT, "version": VERSION, "slots": graph.num_slots,
+                    "directed": graph.directed, "weight": graph.weight,
+                    "half_life_days": graph.half_life_days, "order": graph.order,
                     "files": {
-                        path.name: {"bytes": path.stat().st_size, "crc32": crc_of(path)}
-                        for path in sorted(made.glob("*.npy"))
+                        name: write_rows(made, name, array, kept.get(name), appended=name in _POOL)
+                        for name, array in graph._arrays().items()
                     },
                 }  # fmt: skip
                 with (made / "about.json").open("w", encoding="utf-8") as file:
@@ -378,6 +383,19 @@ class Graph:
             raise StoreError(
                 f"expected to write a graph to `{folder}`, but {error}; nothing is there"
             ) from error
+
+    def settle(self, folder: str | Path) -> None:
+        """Take the folder of the last `save` for the one that the pool was read from.
+
+        For who removes that one: a `save` from now on looks for unchanged rows here.
+        """
+        if self.room is not None and self.room.kept:
+            files = _about(Path(folder))["files"]
+            self.room.kept = {
+                name: kept_of(Path(folder), name, files[name], kept)
+                for name, kept in self.room.kept.items()
+                if files[name]["patch"] is not None
+            }
 
     @classmethod
     def open(cls, folder: str | Path, *, thorough: bool = False) -> Graph:
@@ -395,28 +413,44 @@ class Graph:
         """
         folder = Path(folder)
         about = _about(folder)
+        files = about["files"]
         arrays: dict[str, Any] = {}
-        for name, kind in _ARRAYS.items():
-            facts = about["files"].get(f"{name}.npy")
-            if facts is not None:
-                length = about["nodes" if name in ("starts", "counts") else "slots"]
-                arrays[name] = _mapped(folder / f"{name}.npy", kind, length, facts, thorough)
+        kept: dict[str, Kept] = {}
+        try:
+            for name, kind in _ARRAYS.items():
+                if name in files:
+                    arrays[name], kept[name] = open_rows(
+                        folder, name, files[name], kind, thorough=thorough
+                    )
+        except StoreError as error:
+            raise _damaged(folder, str(error)) from error
         graph = cls._empty(
-            about["nodes"], about["directed"], about["weight"], about["half_life_days"],
+            None, about["directed"], about["weight"], about["half_life_days"],
             "times" in arrays, "amounts" in arrays, about["order"],
         )  # fmt: skip
         if set(arrays) != set(graph._arrays()):
             raise _damaged(folder, "its files are not those of its weight and order")
         starts, counts = arrays["starts"], arrays["counts"]
-        if len(starts) and (counts.min() < 0 or (starts != _firsts(counts)).any()):
-            raise _damaged(folder, "`starts.npy` does not lead from row to row")
+        pool = {name: arrays[name] for name in _POOL if name in arrays}
+        sizes = {len(array) for array in pool.values()}
+        if len(sizes) != 1 or len(starts) != len(counts) or len(starts) > MOST_NODES:
+            raise _damaged(folder, "its files are of different lengths")
+        used = sizes.pop()
+        if len(starts) and (
+            starts.min() < 0 or counts.min() < 0 or int((starts + counts).max()) > used
+        ):
+            raise _damaged(folder, "`starts.npy` and `counts.npy` lead out of the pool")
         if int(counts.sum()) != about["slots"]:
             raise _damaged(folder, "`counts.npy` does not add up to the number of slots")
         if thorough and laying.num_wild(
             starts, counts, arrays["neighbours"], _or_none(arrays.get("alias"), np.int32)
         ):
             raise _damaged(folder, "a slot points out of the graph")
-        return graph._of(starts, counts, {name: arrays[name] for name in _POOL if name in arrays})
+        owners = {name: array.base for name, array in pool.items()}
+        room = _Room(owners, used, min(len(owner) for owner in owners.values()), {
+            name: kept[name] for name in pool
+        })  # fmt: skip
+        return graph._of(starts, counts, pool, room)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         return {"starts": self.starts, "counts": self.counts, **self._pool()}
@@ -566,6 +600,8 @@ class _Room:
     arrays: dict[str, NDArray[Any]]
     used: int
     size: int
+    kept: dict[str, Kept] = field(default_factory=dict)
+    """What a folder has of the pool, if it was opened from one: all that was used then."""
 
 
 class _Edges(NamedTuple):
@@ -701,50 +737,19 @@ def _about(folder: Path) -> dict[str, Any]:
             f"expected a graph of version {VERSION} in `{folder}`, got {about.get('version')!r}; "
             "update chopmark, or build it again"
         )
-
-    def size(given: object, most: int = 2**48) -> bool:
-        return type(given) is int and 0 <= given <= most
-
     half_life, files = about.get("half_life_days"), about.get("files")
     if not (
-        size(about.get("nodes"), MOST_NODES)
-        and size(about.get("slots"))
+        type(about.get("slots")) is int
         and about.get("directed") in get_args(Directed)
         and about.get("weight") in (None, *get_args(Weight))
         and about.get("order") in get_args(Order)
         and (half_life is None or (isinstance(half_life, float | int) and 0 < half_life < 1e9))
         and not (about["weight"] is None and half_life is not None)
         and isinstance(files, dict)
-        and {"starts.npy", "counts.npy", "neighbours.npy"} <= set(files)
-        and all(
-            isinstance(facts, dict) and size(facts.get("bytes")) and size(facts.get("crc32"))
-            for facts in files.values()
-        )
+        and {"starts", "counts", "neighbours"} <= set(files)
     ):
         raise _damaged(folder, "`about.json` lacks sizes or options, or has odd ones")
     return about
-
-
-def _mapped(path: Path, kind: Any, length: int, facts: dict[str, int], thorough: bool) -> Any:
-    """The array of a file. Copy on write: kernels are compiled for arrays that may be written."""
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise _damaged(path.parent, f"file `{path.name}` is missing") from error
-    if size != facts["bytes"] or (thorough and crc_of(path) != facts["crc32"]):
-        raise _damaged(path.parent, f"file `{path.name}` has other bytes than were written")
-    try:
-        mode: Any = "c" if length else None  # nothing to map
-        array = np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
-    except BROKEN as error:
-        raise _damaged(path.parent, f"file `{path.name}` is no array ({error})") from error
-    if array.dtype != kind or array.shape != (length,):
-        raise _damaged(
-            path.parent,
-            f"file `{path.name}` holds {array.shape} {array.dtype} instead of ({length},) "
-            f"{np.dtype(kind)}",
-        )
-    return array
 
 
 def _damaged(folder: Path, what: str) -> StoreError:

@@ -36,7 +36,8 @@ from chopmark.events.event import Entity, Event
 from chopmark.features import Aggregate, aggregates
 from chopmark.features.aggregate import Operation
 from chopmark.features.hashing import mix
-from chopmark.histories.storage import crc_of, whole
+from chopmark.graph.rowfiles import Kept, kept_of, open_rows, write_rows
+from chopmark.histories.storage import whole
 
 MOST = 64
 """Pairs of an address that a hop reads on each side, the newest; a guard against hubs."""
@@ -63,7 +64,7 @@ _DISTINCT, _REPEAT, _FIRST_AT, _LAST_AT, _GAP2, _SHORT, _RUN, _BURST, _COS, _SIN
 _SIDE = 19
 _FRESH_1H, _FRESH_1D, _GONE_1H, _GONE_1D, _DELAY, _DELAYS, _MUTUAL = range(38, 45)
 _WORDS = 45
-_FORMAT = 1
+_FORMAT = 2
 _PIECE = 1 << 18
 _HOUR = 3600.0
 _DAY = 86400.0
@@ -125,6 +126,8 @@ class Behaviour:
         self._older = np.zeros((64, 2), dtype=np.int64)
         self._paid = np.zeros(64)
         self._table = np.zeros((128, 2), dtype=np.int64)
+        self._kept: dict[str, Kept] = {}
+        self._indexed = 0  # pairs that are in the table of the file
         self._grow_nodes(num_nodes)
 
     @classmethod
@@ -167,7 +170,13 @@ class Behaviour:
         return behaviour
 
     def update(
-        self, src: ArrayLike, dst: ArrayLike, amount: ArrayLike, time: ArrayLike
+        self,
+        src: ArrayLike,
+        dst: ArrayLike,
+        amount: ArrayLike,
+        time: ArrayLike,
+        *,
+        num_nodes: int = 0,
     ) -> NDArray[np.int64]:
         """Take in new rows; the ids that they touched, sorted. All rows or, on an error, none.
 
@@ -175,6 +184,8 @@ class Behaviour:
         ----------
         src, dst, amount, time : (m,)
             As for `of`, but in the order of time, and none older than `latest`.
+        num_nodes : int
+            As for `of`.
 
         Raises
         ------
@@ -184,6 +195,7 @@ class Behaviour:
         """
         src, dst, amount, time = _columns(src, dst, amount, time)
         if len(src) == 0:
+            self._grow_nodes(num_nodes)
             return np.zeros(0, dtype=np.int64)
         back = np.flatnonzero(np.diff(time, prepend=self.latest) < 0)
         if len(back):
@@ -192,7 +204,7 @@ class Behaviour:
                 f"expected rows in the order of time, none before {self.latest}; row {row} is at "
                 f"{time[row]}; sort them, or build anew with `Behaviour.of`"
             )
-        self._grow_nodes(int(max(src.max(), dst.max())) + 1)
+        self._grow_nodes(max(int(src.max()) + 1, int(dst.max()) + 1, num_nodes))
         # In pieces, as most rows are of known pairs and need no room of their own.
         for begin in range(0, len(src), _PIECE):
             piece = slice(begin, begin + _PIECE)
@@ -203,7 +215,12 @@ class Behaviour:
             )  # fmt: skip
         self.num_rows += len(src)
         self.latest = float(time[-1])
-        return np.unique(np.concatenate([src, dst])).astype(np.int64)
+        touched = np.unique(np.concatenate([src, dst])).astype(np.int64)
+        if self._kept:
+            pairs = _pairs_of(self._table, src, dst)
+            for name, rows in (("state", touched), ("heads", touched), ("paid", pairs)):
+                self._kept[name] = self._kept[name].changed(rows)
+        return touched
 
     def features(
         self,
@@ -289,38 +306,50 @@ class Behaviour:
     def save(self, folder: str | Path) -> None:
         """Write the whole state to a new folder: it is there complete, or not at all.
 
+        Of a state that was opened and updated only what changed is written; the rest is the file
+        that it was read from, under a second name.
+
         Raises
         ------
         StoreError
             If something of that name is there already, or the disk fails.
         """
-        arrays: dict[str, NDArray[Any]] = {
-            "state": self._state[: self.num_nodes],
-            "heads": self._heads[: self.num_nodes],
-            "ends": self._ends[: self.num_pairs],
-            "older": self._older[: self.num_pairs],
-            "paid": self._paid[: self.num_pairs],
-        }
+        appended = ("ends", "older")
         try:
             with whole(folder) as made:
-                crcs = {}
-                for name, array in arrays.items():
-                    path = made / f"{name}.npy"
-                    np.save(path, array, allow_pickle=False)
-                    crcs[name] = crc_of(path)
+                files = {
+                    name: write_rows(
+                        made, name, array, self._kept.get(name), appended=name in appended
+                    )
+                    for name, array in self._arrays().items()
+                }
+                # What came since is entered when it is opened: not a row of it is written.
+                is_new = files["table"]["patch"] is None
+                indexed = self.num_pairs if is_new else self._indexed
                 about = {
                     "format": _FORMAT,
                     "num_rows": self.num_rows,
                     "latest": self.latest if self.num_rows else None,
-                    "crc": crcs,
+                    "indexed": indexed,
+                    "files": files,
                 }
                 (made / "about.json").write_text(json.dumps(about, indent=1))
         except OSError as error:
             raise StoreError(f"the behaviour cannot be written to `{folder}`: {error}") from error
+        self._indexed = indexed
+        self._kept = {
+            name: kept_of(Path(folder), name, facts, self._kept.get(name))
+            for name, facts in files.items()
+        }
 
     @classmethod
-    def open(cls, folder: str | Path) -> "Behaviour":
-        """The state that was saved in a folder, ready to go on.
+    def open(cls, folder: str | Path, *, thorough: bool = False) -> "Behaviour":
+        """The state that was saved in a folder, ready to go on; mapped, not read.
+
+        Parameters
+        ----------
+        thorough
+            Also read all and compare it with the checksums.
 
         Raises
         ------
@@ -330,34 +359,52 @@ class Behaviour:
         place = Path(folder)
         try:
             about = json.loads((place / "about.json").read_text())
-            crcs, num_rows, latest = about["crc"], int(about["num_rows"]), about["latest"]
+            files, num_rows, latest = about["files"], int(about["num_rows"]), about["latest"]
             if about["format"] != _FORMAT:
                 raise StoreError(
                     f"expected behaviour of format {_FORMAT} in `{place}`, got "
                     f"{about['format']}; build it anew with `Behaviour.of`"
                 )
-            arrays = {}
-            for name in ("state", "heads", "ends", "older", "paid"):
-                if crc_of(place / f"{name}.npy") != crcs[name]:
-                    raise StoreError(
-                        f"`{place / name}.npy` is damaged; restore it, or build it anew with "
-                        "`Behaviour.of`"
-                    )
-                arrays[name] = np.load(place / f"{name}.npy", allow_pickle=False)
+            indexed = int(about["indexed"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"expected a folder that `Behaviour.save` wrote, got `{place}`: {error}"
             ) from error
-        behaviour = cls(len(arrays["state"]))
-        behaviour._state[:] = arrays["state"]
-        behaviour._heads[:] = arrays["heads"]
-        behaviour._ends, behaviour._older = arrays["ends"], arrays["older"]
-        behaviour._paid = arrays["paid"]
-        behaviour.num_pairs = len(behaviour._paid)
-        behaviour._grow_pairs(behaviour.num_pairs + 64)
-        behaviour.num_rows = num_rows
+        behaviour = cls()
+        arrays: dict[str, Any] = {}
+        try:
+            for name, array in behaviour._arrays().items():
+                arrays[name], behaviour._kept[name] = open_rows(
+                    place, name, files.get(name), array.dtype, *array.shape[1:], thorough=thorough
+                )
+        except StoreError as error:
+            raise _damaged(place, str(error)) from error
+        num_nodes, num_pairs = len(arrays["state"]), len(arrays["ends"])
+        size = len(arrays["table"])
+        if (
+            len(arrays["heads"]) != num_nodes
+            or not len(arrays["older"]) == len(arrays["paid"]) == num_pairs
+            or size & (size - 1)
+            or not 0 <= indexed <= num_pairs <= size
+        ):
+            raise _damaged(place, "its files are of different lengths")
+        # With the room behind them.
+        behaviour._state, behaviour._heads = arrays["state"].base, arrays["heads"].base
+        behaviour._ends, behaviour._older = arrays["ends"].base, arrays["older"].base
+        behaviour._paid, behaviour._table = arrays["paid"].base, arrays["table"]
+        behaviour.num_nodes, behaviour.num_pairs = num_nodes, num_pairs
+        behaviour._place = np.full(len(behaviour._state), -1, dtype=np.int64)
+        _index(behaviour._table, behaviour._ends, indexed, num_pairs)
+        behaviour._indexed, behaviour.num_rows = indexed, num_rows
         behaviour.latest = -np.inf if latest is None else float(latest)
         return behaviour
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        nodes, pairs = slice(0, self.num_nodes), slice(0, self.num_pairs)
+        return {
+            "state": self._state[nodes], "heads": self._heads[nodes], "ends": self._ends[pairs],
+            "older": self._older[pairs], "paid": self._paid[pairs], "table": self._table,
+        }  # fmt: skip
 
     def _checked(self, nodes: ArrayLike | None) -> NDArray[np.int64]:
         if nodes is None:
@@ -378,33 +425,44 @@ class Behaviour:
     def _grow_nodes(self, count: int) -> None:
         if count <= self.num_nodes:
             return
-        if count > len(self._state):
+        old = self.num_nodes
+        if count > min(len(self._state), len(self._heads)):
             room = max(count, len(self._state) * 3 // 2)
-            state = np.zeros((room, _WORDS))
-            state[: self.num_nodes] = self._state[: self.num_nodes]
-            heads = np.full((room, 2), -1, dtype=np.int64)
-            heads[: self.num_nodes] = self._heads[: self.num_nodes]
-            self._state, self._heads = state, heads
+            self._state = _enlarged(self._state, old, room)
+            self._heads = _enlarged(self._heads, old, room)
+        if len(self._place) < count:
             # Scratch of the hops: all -1 between calls, so that none costs the whole graph.
-            self._place = np.full(room, -1, dtype=np.int64)
+            self._place = np.full(len(self._state), -1, dtype=np.int64)
+        self._state[old:count] = 0.0
+        self._heads[old:count] = -1
         self.num_nodes = count
 
     def _grow_pairs(self, count: int) -> None:
-        if count > len(self._paid):
+        if count > min(len(self._ends), len(self._older), len(self._paid)):
             room = max(count, len(self._paid) * 3 // 2)
-            ends = np.zeros((room, 2), dtype=np.int32)
-            ends[: self.num_pairs] = self._ends[: self.num_pairs]
-            older = np.zeros((room, 2), dtype=np.int64)
-            older[: self.num_pairs] = self._older[: self.num_pairs]
-            paid = np.zeros(room)
-            paid[: self.num_pairs] = self._paid[: self.num_pairs]
-            self._ends, self._older, self._paid = ends, older, paid
+            self._ends = _enlarged(self._ends, self.num_pairs, room)
+            self._older = _enlarged(self._older, self.num_pairs, room)
+            self._paid = _enlarged(self._paid, self.num_pairs, room)
         size = len(self._table)
         while 3 * count > 2 * size:
             size *= 2
         if size > len(self._table):
             self._table = np.zeros((size, 2), dtype=np.int64)
-            _index(self._table, self._ends, self.num_pairs)
+            self._kept.pop("table", None)
+            _index(self._table, self._ends, 0, self.num_pairs)
+
+
+def _enlarged(array: NDArray[Any], used: int, room: int) -> NDArray[Any]:
+    larger = np.zeros((room, *array.shape[1:]), dtype=array.dtype)
+    larger[:used] = array[:used]
+    return larger
+
+
+def _damaged(folder: Path, what: str) -> StoreError:
+    return StoreError(
+        f"the behaviour in `{folder}` is damaged: {what}; restore it, or build it anew with "
+        "`Behaviour.of`"
+    )
 
 
 def feature_names(*, hops: int = 2, ages: bool = False) -> list[str]:
@@ -546,13 +604,22 @@ def _slot(table, key):
 
 
 @njit(cache=True, error_model="numpy")
-def _index(table, ends, count):
-    """Enter pairs into an empty table: key (never 0) and number."""
-    for pair in range(count):
+def _index(table, ends, first, last):
+    """Enter pairs that a table has not yet: key (never 0) and number."""
+    for pair in range(first, last):
         key = (np.int64(ends[pair, 0]) << 32) + np.int64(ends[pair, 1]) + 1
         slot = _slot(table, key)
         table[slot, 0] = key
         table[slot, 1] = pair
+
+
+@njit(cache=True, error_model="numpy")
+def _pairs_of(table, src, dst):
+    """Numbers of known pairs."""
+    pairs = np.empty(src.shape[0], dtype=np.int64)
+    for row in range(src.shape[0]):
+        pairs[row] = table[_slot(table, (src[row] << 32) + dst[row] + 1), 1]
+    return pairs
 
 
 @njit(cache=True, error_model="numpy")

@@ -10,33 +10,47 @@ Nothing is ever changed or removed: a label, a retraction, an appeal and its rul
 so that training can ask what was known at any instant. Of one source its newest label of an
 address holds, until it is retracted or runs out. Of several sources the one of the best rank
 holds, then the surest, then the newest. An upheld appeal is a negative label of rank 0, above
-every source: no list that repeats itself can undo it. Serves rows H8 and H15.
+every source: no list that repeats itself can undo it.
+
+An address that a score flags is labelled as well, by the source `SCORES`, which every other
+source outranks: so whom a score flags may appeal, and its errors are counted as those of any
+list. What a model learns from leaves this source out. Serves rows H8 and H15.
 """
 
+import json
+import os
+import re
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
+from threading import RLock
 from typing import Any, Self
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from chopmark.errors import InvalidInput, InvalidTable, StoreError, did_you_mean
-from chopmark.times import instant, now
+from chopmark.graph.addresses import sync_folder
+from chopmark.times import instant, moment, now
 
 APPEALS = "appeals"
 """The source of labels that come from upheld appeals; its rank is 0."""
+SCORES, SCORES_RANK = "scores", 1000
+"""The source of labels that say whom a score flags, and its rank: every other is believed more."""
 ILLICIT, LICIT = "illicit", "licit"
 
 _APPLICATION_ID = 0x63686F6C  # "chol"
 _LAYOUT_VERSION = 1
 _MOMENT = pl.Datetime("us", "UTC")
+_HEX = re.compile(r"0[xX][0-9a-fA-F]{40}")
 _Z = 1.96
+_OWN = (APPEALS, SCORES)
 _TABLES = f"""
 BEGIN;
 CREATE TABLE sources (name TEXT PRIMARY KEY, rank INTEGER NOT NULL) STRICT;
@@ -71,6 +85,18 @@ _RECORDS: dict[str, pl.DataType | type[pl.DataType]] = {
     "category": pl.String, "source": pl.String, "confidence": pl.Float64, "known_at": pl.Int64,
     "until": pl.Int64, "by": pl.String, "reason": pl.String, "appeal": pl.Int64,
 }  # fmt: skip
+_HOLDS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "address": pl.String, "label": pl.String, "category": pl.String, "source": pl.String,
+    "confidence": pl.Float64, "known_at": pl.Int64, "until": pl.Int64, "num_sources": pl.Int64,
+    "is_disputed": pl.Boolean,
+}  # fmt: skip
+_GIVEN = """
+    SELECT kind, address, label, category, source, confidence, known_at, until FROM records
+    WHERE kind IN ('label', 'retraction') AND known_at <= :moment
+        AND source NOT IN (SELECT value FROM json_each(:without)) {of}
+    ORDER BY known_at, kind, number
+"""  # at one instant 'label' comes before 'retraction', which takes it back
+_OF_ADDRESSES = "AND address IN (SELECT value FROM json_each(:addresses))"
 _INSERT = (
     f"INSERT INTO records ({', '.join(list(_RECORDS)[1:])}, written_at) "
     f"VALUES ({', '.join('?' * len(_RECORDS))})"
@@ -84,26 +110,40 @@ class Source:
     Attributes
     ----------
     name : str
-    rank : int, >= 1
-        1 is believed most; an upheld appeal has 0.
+    rank : int, 1 to 999
+        1 is believed most; an upheld appeal has 0, a score 1000.
     """
 
     name: str
     rank: int
 
     def __post_init__(self) -> None:
-        if not self.name or self.name == APPEALS or self.rank < 1:
+        if self.name in _OWN or not self.name or not 1 <= self.rank < SCORES_RANK:
             raise InvalidInput(
-                f"expected a source with a name (not `{APPEALS}`) and a rank >= 1, got "
-                f"`{self.name}` of rank {self.rank}"
+                f"expected a source with a name (not `{APPEALS}` or `{SCORES}`) and a rank of 1 "
+                f"to {SCORES_RANK - 1}, got `{self.name}` of rank {self.rank}"
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What holds of an address: its label, of what category, and who says it."""
+
+    label: str
+    category: str
+    source: str
+
+
 class AddressLabels:
-    """All records of labels in one SQLite file; each call is applied whole or not at all."""
+    """All records of labels in one SQLite file; each call is applied whole or not at all.
+
+    Threads may share one, in turns. Processes may share the file: there who reads does not wait
+    for who writes.
+    """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self._connection = path, connection
+        self._lock = RLock()
 
     @classmethod
     def create(cls, path: str | PathLike[str], sources: Collection[Source]) -> Self:
@@ -122,13 +162,29 @@ class AddressLabels:
         names = [source.name for source in sources]
         if len(set(names)) != len(names):
             raise InvalidInput(f"expected each source once, got {', '.join(sorted(names))}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = _connected(path)
-        with _errors(path):
-            connection.executescript(_TABLES)
-        labels = cls(path, connection)
-        labels._declare([(APPEALS, 0), *((source.name, source.rank) for source in sources)])
-        return labels
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"labels cannot be written to {path}: {error}") from error
+        made = path.with_name(f".{path.name}.{uuid4().hex}")  # a kill leaves no half of a file
+        try:
+            with closing(_connected(made)) as connection, _errors(path):
+                connection.executescript(_TABLES)
+                connection.executemany(
+                    "INSERT INTO sources VALUES (?, ?)",
+                    [(APPEALS, 0), *((source.name, source.rank) for source in sources)],
+                )
+            os.link(made, path)  # and, unlike a move, replaces none
+            sync_folder(path.parent)
+        except FileExistsError as error:
+            raise StoreError(
+                f"expected a new file for labels, but {path} is there; open it"
+            ) from error
+        except OSError as error:
+            raise StoreError(f"labels cannot be written to {path}: {error}") from error
+        finally:
+            made.unlink(missing_ok=True)
+        return cls(path, _connected(path))
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
@@ -143,10 +199,14 @@ class AddressLabels:
         if not path.is_file():
             raise StoreError(f"expected a file of labels at {path}; make it with `create`")
         connection = _connected(path)
-        with _errors(path):
-            found = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        try:
+            with _errors(path):
+                found = connection.execute("PRAGMA application_id").fetchone()[0]
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except StoreError:
+            connection.close()
+            raise
         if (found, version) != (_APPLICATION_ID, _LAYOUT_VERSION) or sound != "ok":
             connection.close()
             raise StoreError(
@@ -168,21 +228,15 @@ class AddressLabels:
         InvalidInput
             If it is declared with another rank.
         """
-        known = self.sources.get(source.name)
-        if known is not None and known != source.rank:
-            raise InvalidInput(
-                f"expected source `{source.name}` of rank {known} as it was declared, got rank "
-                f"{source.rank}; give it another name, for past decisions rest on the old rank"
-            )
-        if known is None:
-            self._declare([(source.name, source.rank)])
+        with self._transaction():
+            self._declare(source)
 
     @property
     def sources(self) -> dict[str, int]:
         """The rank of each source, that of appeals too."""
         return dict(self._rows("SELECT name, rank FROM sources ORDER BY rank, name"))
 
-    def add(self, frame: pl.DataFrame) -> int:
+    def add(self, frame: pl.DataFrame, *, declaring: Collection[Source] = ()) -> int:
         """Record labels; how many of them were new.
 
         Parameters
@@ -191,14 +245,21 @@ class AddressLabels:
             address, label ("illicit" or "licit"), category (such as "mixer"), source, known_at
             (with a time zone), and optionally confidence in (0, 1] (1) and until (null: for
             ever). The same label of the same source and instant again is nothing new.
+        declaring
+            Sources to declare with them, both or neither.
 
         Raises
         ------
         InvalidTable
             If a column lacks, or a value is missing or not allowed; nothing is recorded then.
+        InvalidInput
+            If a source is declared with another rank.
         """
-        rows = self._checked(frame)
         with self._transaction():
+            for source in declaring:
+                self._declare(source)
+            # By address the index is written in its order; of one the order stays.
+            rows = label_rows(frame, self.sources).sort("address", maintain_order=True)
             before = self._connection.total_changes
             self._write(
                 [("label", *row, None, None, None) for row in rows.iter_rows()],
@@ -206,18 +267,73 @@ class AddressLabels:
             )
             return self._connection.total_changes - before
 
+    def flag(self, flagged: pl.DataFrame, *, by: str, at: datetime) -> tuple[int, int]:
+        """Record whom a score flags from an instant on: how many are new, how many no more.
+
+        Who is new gets an illicit label of the source `SCORES`; of who is flagged no more it is
+        taken back. The others keep their flag and its instant. In one piece, whatever the number.
+
+        Parameters
+        ----------
+        flagged : pl.DataFrame
+            address and score in (0, 1]: all that are flagged, each once.
+        by
+            The run that made the scores.
+
+        Raises
+        ------
+        InvalidTable
+            If a column lacks, a value is missing or not allowed, or an address is there twice.
+        InvalidInput
+            If something changes, but not after the last change of flags.
+        """
+        when, rows = int(instant(at)), _flag_rows(flagged)
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO sources VALUES (?, ?) ON CONFLICT DO NOTHING", (SCORES, SCORES_RANK)
+            )
+            told = self._rows(
+                "SELECT kind, address, label, category, source, confidence, known_at, until "
+                "FROM records WHERE source = ? ORDER BY known_at, kind, number", SCORES
+            )  # fmt: skip
+            before = {row[1] for row in _newest(told)}
+            new = rows.filter(~pl.col("address").is_in(list(before)))
+            gone = sorted(before.difference(rows["address"]))
+            if told and (new.height or gone) and when <= told[-1][6]:
+                raise InvalidInput(
+                    f"expected flags after {moment(told[-1][6]).isoformat()}, when they changed "
+                    f"last, got {at.isoformat()}; flags follow one run after the other"
+                )
+            self._write(
+                [
+                    ("label", address, ILLICIT, "score", SCORES, score, when, None, by, None, None)
+                    for address, score in new.sort("address").iter_rows()
+                ]
+                + [
+                    ("retraction", address, None, None, SCORES, None, when, None, by,
+                     "flagged no more", None)
+                    for address in gone
+                ]
+            )  # fmt: skip
+        return new.height, len(gone)
+
     def retract(self, address: str, *, source: str, by: str, reason: str, at: datetime) -> None:
         """Record that a source takes back what it said of an address up to an instant.
 
         Raises
         ------
         InvalidInput
-            If the source has no label of that address at that instant.
+            If the source has no label of that address at that instant, or is `SCORES`.
         """
         address, when = _address(address), int(instant(at))
+        _check_words(by, reason)
+        if source == SCORES:
+            raise InvalidInput(
+                f"expected another source than `{SCORES}`, whose labels follow the scores; appeal "
+                "against one, and rule on it"
+            )
         with self._transaction():
-            given = self._frame("WHERE address = ?", address)
-            if _opinions(given, when).filter(pl.col("source") == source).is_empty():
+            if source not in {row[4] for row in self._opinions(when, of=[address])}:
                 raise InvalidInput(
                     f"expected a label of `{source}` for {address} at {at.isoformat()}, got none; "
                     "see `history`"
@@ -237,15 +353,19 @@ class AddressLabels:
             If the address is not held for illicit at that instant, or an appeal is open.
         """
         address, when = _address(address), int(instant(at))
+        _check_words(by, reason)
         with self._transaction():
-            records = self._frame("WHERE address = ?", address)
-            held = _held(records, when, self.sources)
-            if held.is_empty() or held["label"][0] != ILLICIT:
+            held = _held(self._opinions(when, of=[address]), self.sources)
+            if address not in held or held[address][0][2] != ILLICIT:
                 raise InvalidInput(
                     f"expected an address that is labelled illicit at {at.isoformat()}, got "
                     f"{address}, which is not; there is nothing to appeal against"
                 )
-            if not _open_appeals(records, when).is_empty():
+            if self._rows(
+                "SELECT 1 FROM records AS asked WHERE kind = 'appeal' AND address = ? AND NOT "
+                "EXISTS (SELECT 1 FROM records WHERE appeal = asked.number AND kind = 'ruling' "
+                "AND known_at <= ?)", address, when
+            ):  # fmt: skip
                 raise InvalidInput(f"expected one appeal at a time, but one for {address} is open")
             return self._write(
                 [("appeal", address, None, None, APPEALS, None, when, None, by, reason, None)]
@@ -260,6 +380,7 @@ class AddressLabels:
             If there is no such appeal, it is ruled on already, or it came later.
         """
         when = int(instant(at))
+        _check_words(by, reason)
         with self._transaction():
             found = self._frame("WHERE number = ? AND kind = 'appeal'", appeal)
             ruled = self._frame("WHERE appeal = ? AND kind = 'ruling'", appeal)
@@ -279,8 +400,18 @@ class AddressLabels:
                 )  # fmt: skip
             self._write(rows)
 
-    def as_of(self, moment: datetime | str) -> pl.DataFrame:
+    def as_of(
+        self, moment: datetime | str, *, without: Collection[str] = (),
+        addresses: Sequence[str] | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
         """What holds at an instant: one row per address, in the order of the addresses.
+
+        Parameters
+        ----------
+        without
+            Sources to leave out.
+        addresses
+            Of these only; None: of all.
 
         Returns
         -------
@@ -288,11 +419,33 @@ class AddressLabels:
             address, label, category, source, confidence, known_at, until, num_sources (whose
             labels hold), is_disputed (they do not agree).
         """
-        held = _held(self._frame("WHERE kind IN ('label', 'retraction')"), int(instant(moment)),
-                     self.sources)  # fmt: skip
-        return held.with_columns(
-            pl.col("known_at").cast(_MOMENT), pl.col("until").cast(_MOMENT)
-        )  # epoch microseconds in UTC
+        of = None if addresses is None else list(map(_plain, addresses))
+        held = _held(self._opinions(int(instant(moment)), without=without, of=of), self.sources)
+        rows = [(*row[1:], num, disputed) for row, num, disputed in held.values()]
+        found = pl.DataFrame(rows, schema=_HOLDS, orient="row").sort("address")
+        return _dated(found)
+
+    def holding(
+        self, addresses: Sequence[str], moment: datetime | str | None = None
+    ) -> dict[str, Holding]:
+        """What sources other than `SCORES` say of some addresses; who has no label is absent.
+
+        For a service, which asks of an address before it answers: O(records of the addresses).
+
+        Parameters
+        ----------
+        addresses
+            As they are spelled here they are the keys of the answer.
+        moment
+            As of when; None: now.
+        """
+        when = int(now()) if moment is None else int(instant(moment))
+        plain = {address: _plain(address) for address in addresses}
+        opinions = self._opinions(when, without=(SCORES,), of=list(plain.values()))
+        held = _held(opinions, self.sources)
+        return {
+            address: Holding(*held[name][0][2:5]) for address, name in plain.items() if name in held
+        }
 
     def history(self, address: str) -> pl.DataFrame:
         """All records of an address in the order in which they were written."""
@@ -312,19 +465,26 @@ class AddressLabels:
     def false_positives(self, moment: datetime | str) -> pl.DataFrame:
         """How often each source called an address illicit that was not, as far as it is known.
 
-        An address counts as wrong if an appeal was upheld after the source had labelled it, or
-        if the source took its label back. Who never appeals is not seen: the share is a lower
-        bound of the true one.
+        An address counts as wrong if, after the source had labelled it, an appeal was upheld, or
+        a source of a better rank called it licit and still does, or the source took its label
+        back. Flags of scores (`SCORES`) are taken back whenever the score falls, for it follows
+        what it learns and a bound that is moved; that says nothing of whether the flag was right
+        when it was made, so it is shown and not counted as wrong. Who never appeals and whom
+        nobody looks at is not seen: the share is a lower bound of the true one. It is the share
+        of what was flagged, as 1 - precision is, and not of all who are licit.
 
         Returns
         -------
         pl.DataFrame
             One row per source with illicit labels: source, num_illicit, num_retracted,
-            num_appealed, num_ruled, num_upheld, wrong_share (of num_illicit), low and high (its
-            Wilson interval, 95 %).
+            num_appealed, num_ruled, num_upheld, num_overruled (by a better source), num_wrong,
+            wrong_share (of num_illicit), low and high (its Wilson interval, 95 %).
         """
         when = int(instant(moment))
-        records = self._frame("WHERE known_at <= ?", when)
+        ranks = self.sources
+        records = self._frame(
+            "WHERE known_at <= ?", when, columns=("kind", "address", "label", "source", "known_at")
+        )
         by_kind = {str(kind[0]): part for kind, part in records.group_by("kind")}
         none = records.clear()
         first = (
@@ -339,76 +499,107 @@ class AddressLabels:
             hits = hits.filter(pl.col("at") >= pl.col("known_at"))
             return hits.select("source", "address").unique().with_columns(pl.lit(True).alias(name))
 
+        licit = pl.DataFrame(
+            [(row[1], ranks[row[4]], row[6]) for row in self._opinions(when, without=(APPEALS,))
+             if row[2] == LICIT],
+            schema={"address": pl.String, "better": pl.Int64, "at": pl.Int64}, orient="row",
+        )  # fmt: skip
+        overruled = first.join(licit, on="address", how="inner").filter(
+            pl.col("better") < pl.col("source").replace_strict(ranks, return_dtype=pl.Int64),
+            pl.col("at") > pl.col("known_at"),
+        )
         rulings = by_kind.get("ruling", none)
         marks = {
             "num_retracted": later(by_kind.get("retraction", none), ["source", "address"], "x"),
             "num_appealed": later(by_kind.get("appeal", none), ["address"], "x"),
             "num_ruled": later(rulings, ["address"], "x"),
             "num_upheld": later(rulings.filter(pl.col("label") == LICIT), ["address"], "x"),
+            "num_overruled": overruled.select("source", "address", x=pl.lit(True)).unique(),
         }
         table = first
         for name, part in marks.items():
             table = table.join(part.rename({"x": name}), on=["source", "address"], how="left")
         table = table.with_columns(pl.col(*marks).fill_null(value=False))
-        wrong = pl.col("num_upheld") | pl.col("num_retracted")
+        taken_back = pl.col("num_retracted") & (pl.col("source") != SCORES)
+        wrong = pl.col("num_upheld") | pl.col("num_overruled") | taken_back
         found = (
             table.group_by("source")
-            .agg(pl.len().alias("num_illicit"), pl.col(*marks).sum(), wrong.sum().alias("wrong"))
+            .agg(
+                pl.len().cast(pl.Int64).alias("num_illicit"),
+                pl.col(*marks).sum().cast(pl.Int64),
+                wrong.sum().cast(pl.Int64).alias("num_wrong"),
+            )
             .sort("source")
         )
-        share, low, high = _wilson(found["wrong"].to_numpy(), found["num_illicit"].to_numpy())
-        return found.drop("wrong").with_columns(
-            pl.Series("wrong_share", share), pl.Series("low", low), pl.Series("high", high)
+        return _with_shares(found, "num_wrong", "num_illicit", "wrong_share")
+
+    def flag_outcomes(self, moment: datetime | str, *, by_month: bool = False) -> pl.DataFrame:
+        """What other sources later said of those whom a score had flagged.
+
+        Whoever had a label of any source when the flag came says nothing of the score, which may
+        have learned that label: they are counted apart, in `num_known`. Of the others those are
+        counted whom a label that came later holds for illicit, or for licit (an upheld appeal
+        too). Nobody looks at all of them, so the share of illicit ones is a lower bound of the
+        score's precision, and 1 - `num_licit` / `num_new` an upper one. A source that repeats
+        our flags would confirm us by ourselves: declare none.
+
+        Returns
+        -------
+        pl.DataFrame
+            One row, or one per month of first flags: month (its first instant; null without
+            `by_month`), num_flagged, num_known, num_new, num_illicit, num_licit, precision
+            (num_illicit / num_new, null if there are none), low and high (its Wilson interval,
+            95 %). Without flags no row.
+        """
+        when = int(instant(moment))
+        records = self._frame(
+            "WHERE known_at <= ? AND kind = 'label'", when,
+            columns=("address", "source", "known_at"),
+        )  # fmt: skip
+        is_flag = pl.col("source") == SCORES
+        flagged = records.filter(is_flag).group_by("address").agg(pl.col("known_at").min())
+        told = records.filter(~is_flag).group_by("address").agg(told_at=pl.col("known_at").min())
+        held = self.as_of(moment, without=(SCORES,)).select("address", "label")
+        rows = flagged.join(told, on="address", how="left").join(held, on="address", how="left")
+        new = (pl.col("told_at") > pl.col("known_at")) | pl.col("told_at").is_null()
+        month = pl.col("known_at").cast(_MOMENT).dt.truncate("1mo")
+        rows = rows.select(
+            month=month if by_month else pl.lit(None, dtype=_MOMENT),
+            num_known=~new,
+            num_new=new,
+            num_illicit=new & (pl.col("label") == ILLICIT),
+            num_licit=new & (pl.col("label") == LICIT),
         )
+        sums = pl.col("num_known", "num_new", "num_illicit", "num_licit").sum().cast(pl.Int64)
+        found = rows.group_by("month").agg(
+            pl.len().cast(pl.Int64).alias("num_flagged"), sums
+        ).sort("month")  # fmt: skip
+        return _with_shares(found, "num_illicit", "num_new", "precision")
 
-    def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The columns of labels, in their types; times as microseconds."""
-        needed = ("address", "label", "category", "source", "known_at")
-        missing = [name for name in needed if name not in frame.columns]
-        if missing:
-            raise InvalidTable(
-                f"expected labels with columns {', '.join(needed)}, got no `{missing[0]}`"
-                f"{did_you_mean(missing[0], frame.columns)}"
+    def _declare(self, source: Source) -> None:
+        known = self.sources.get(source.name)
+        if known is not None and known != source.rank:
+            raise InvalidInput(
+                f"expected source `{source.name}` of rank {known} as it was declared, got rank "
+                f"{source.rank}; give it another name, for past decisions rest on the old rank"
             )
-        if "confidence" not in frame.columns:
-            frame = frame.with_columns(confidence=pl.lit(1.0))
-        if "until" not in frame.columns:
-            frame = frame.with_columns(until=pl.lit(None, dtype=_MOMENT))
-        for name in ("known_at", "until"):
-            dtype = frame.schema[name]
-            empty = name == "until" and dtype == pl.Null
-            if not empty and not (isinstance(dtype, pl.Datetime) and dtype.time_zone is not None):
-                raise InvalidTable(f"expected `{name}` as datetimes with a time zone, got {dtype}")
-        try:
-            rows = frame.select(
-                pl.col("address", "label", "category", "source").cast(pl.String),
-                pl.col("confidence").cast(pl.Float64),
-                pl.col("known_at", "until").cast(_MOMENT).cast(pl.Int64),
+        if known is None:
+            self._connection.execute(
+                "INSERT INTO sources VALUES (?, ?)", (source.name, source.rank)
             )
-        except pl.exceptions.PolarsError as error:
-            raise InvalidTable(f"expected labels as texts and numbers, got: {error}") from error
-        rows = rows.with_columns(_plain_address(pl.col("address")))
-        sources = sorted(set(self.sources) - {APPEALS})
-        for says, fits in (
-            ("an address", pl.col("address").str.len_bytes() > 0),
-            (f"label `{ILLICIT}` or `{LICIT}`", pl.col("label").is_in([ILLICIT, LICIT])),
-            ("a category", pl.col("category").str.len_bytes() > 0),
-            (f"a declared source ({', '.join(sources)})", pl.col("source").is_in(sources)),
-            ("a confidence in (0, 1]", (pl.col("confidence") > 0) & (pl.col("confidence") <= 1)),
-            ("an instant at which it was known", pl.col("known_at").is_not_null()),
-            ("`until` after `known_at`",
-             pl.col("until").is_null() | (pl.col("until") > pl.col("known_at"))),
-        ):  # fmt: skip
-            wrong = rows.select((~fits.fill_null(value=False)).arg_true()).to_series()
-            if len(wrong):
-                raise InvalidTable(
-                    f"expected {says} in each row, got in row {wrong[0]:,}: {frame.row(wrong[0])}"
-                )
-        return rows
 
-    def _declare(self, sources: list[tuple[str, int]]) -> None:
-        with self._transaction():
-            self._connection.executemany("INSERT INTO sources VALUES (?, ?)", sources)
+    def _opinions(
+        self, when: int, *, without: Collection[str] = (), of: Sequence[str] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Of each source and address the newest label, if it holds at an instant."""
+        values = {"moment": when, "without": json.dumps(list(without))}
+        if of is not None:
+            values["addresses"] = json.dumps(of)
+        with self._lock, _errors(self.path):
+            rows = self._connection.execute(
+                _GIVEN.format(of="" if of is None else _OF_ADDRESSES), values
+            )
+            return [row for row in _newest(rows) if row[7] is None or row[7] > when]
 
     def _write(self, rows: list[tuple[Any, ...]], *, ending: str = "") -> int:
         """Append records; the number of the last."""
@@ -417,19 +608,22 @@ class AddressLabels:
         last = self._connection.execute("SELECT max(number) FROM records").fetchone()[0]
         return int(last or 0)
 
-    def _frame(self, where: str, *values: Any) -> pl.DataFrame:
+    def _frame(
+        self, where: str, *values: Any, columns: Collection[str] = tuple(_RECORDS)
+    ) -> pl.DataFrame:
         rows = self._rows(
-            f"SELECT {', '.join(_RECORDS)} FROM records {where} ORDER BY number", *values
+            f"SELECT {', '.join(columns)} FROM records {where} ORDER BY number", *values
         )
-        return pl.DataFrame(rows, schema=_RECORDS, orient="row")
+        schema = {name: _RECORDS[name] for name in columns}
+        return pl.DataFrame(rows, schema=schema, orient="row")
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with _errors(self.path):
+        with self._lock, _errors(self.path):
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _errors(self.path):
+        with self._lock, _errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -440,51 +634,126 @@ class AddressLabels:
                 raise
 
 
-def _opinions(records: pl.DataFrame, when: int) -> pl.DataFrame:
-    """Of each source and address the newest label, if it holds at an instant."""
-    known = records.filter(pl.col("known_at") <= when)
-    newest = (
-        known.filter(pl.col("kind") == "label")
-        .sort("known_at", "number")
-        .unique(["source", "address"], keep="last", maintain_order=True)
-    )
-    taken_back = (
-        known.filter(pl.col("kind") == "retraction")
-        .group_by("source", "address")
-        .agg(pl.col("known_at").max().alias("retracted_at"))
-    )
-    return newest.join(
-        taken_back, on=["source", "address"], how="left", maintain_order="left"
-    ).filter(
-        (pl.col("until").is_null() | (pl.col("until") > when))
-        & (pl.col("retracted_at").is_null() | (pl.col("retracted_at") < pl.col("known_at")))
-    )
+def label_rows(frame: pl.DataFrame, sources: Collection[str]) -> pl.DataFrame:
+    """The columns of labels in their types, times as microseconds, if each row may be recorded.
 
-
-def _held(records: pl.DataFrame, when: int, ranks: dict[str, int]) -> pl.DataFrame:
-    """Of each address the label of the best source."""
-    opinions = _opinions(records, when).with_columns(
-        rank=pl.col("source").replace_strict(ranks, return_dtype=pl.Int64)
-    )
-    agreed = opinions.group_by("address").agg(
-        pl.len().alias("num_sources"), (pl.col("label").n_unique() > 1).alias("is_disputed")
-    )
-    return (
-        opinions.sort(
-            "address", "rank", "confidence", "known_at", "source",
-            descending=[False, False, True, True, False],
+    Raises
+    ------
+    InvalidTable
+        If a column lacks, or a value is missing or not allowed.
+    """
+    needed = ("address", "label", "category", "source", "known_at")
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise InvalidTable(
+            f"expected labels with columns {', '.join(needed)}, got no `{missing[0]}`"
+            f"{did_you_mean(missing[0], frame.columns)}"
         )
-        .unique("address", keep="first", maintain_order=True)
-        .join(agreed, on="address", how="left", maintain_order="left")
-        .select("address", "label", "category", "source", "confidence", "known_at", "until",
-                "num_sources", "is_disputed")
-    )  # fmt: skip
+    if "confidence" not in frame.columns:
+        frame = frame.with_columns(confidence=pl.lit(1.0))
+    if "until" not in frame.columns:
+        frame = frame.with_columns(until=pl.lit(None, dtype=_MOMENT))
+    for name in ("known_at", "until"):
+        dtype = frame.schema[name]
+        empty = name == "until" and dtype == pl.Null
+        if not empty and not (isinstance(dtype, pl.Datetime) and dtype.time_zone is not None):
+            raise InvalidTable(f"expected `{name}` as datetimes with a time zone, got {dtype}")
+    try:
+        rows = frame.select(
+            pl.col("address", "label", "category", "source").cast(pl.String),
+            pl.col("confidence").cast(pl.Float64),
+            pl.col("known_at", "until").cast(_MOMENT).cast(pl.Int64),
+        )
+    except pl.exceptions.PolarsError as error:
+        raise InvalidTable(f"expected labels as texts and numbers, got: {error}") from error
+    rows = rows.with_columns(_plain_address(pl.col("address")))
+    names = sorted(set(sources).difference(_OWN))
+    _check_rows(
+        frame,
+        rows,
+        ("an address", pl.col("address").str.len_bytes() > 0),
+        (f"label `{ILLICIT}` or `{LICIT}`", pl.col("label").is_in([ILLICIT, LICIT])),
+        ("a category", pl.col("category").str.len_bytes() > 0),
+        (f"a declared source ({', '.join(names) or 'none is'})", pl.col("source").is_in(names)),
+        ("a confidence in (0, 1]", (pl.col("confidence") > 0) & (pl.col("confidence") <= 1)),
+        ("an instant at which it was known", pl.col("known_at").is_not_null()),
+        (
+            "`until` after `known_at`",
+            pl.col("until").is_null() | (pl.col("until") > pl.col("known_at")),
+        ),
+    )
+    return rows
 
 
-def _open_appeals(records: pl.DataFrame, when: int) -> pl.DataFrame:
-    known = records.filter(pl.col("known_at") <= when)
-    ruled = known.filter(pl.col("kind") == "ruling")["appeal"].to_list()
-    return known.filter((pl.col("kind") == "appeal") & ~pl.col("number").is_in(ruled))
+def _flag_rows(flagged: pl.DataFrame) -> pl.DataFrame:
+    """Address and score of flags, each address once."""
+    for name in ("address", "score"):
+        if name not in flagged.columns:
+            raise InvalidTable(
+                f"expected flags with columns `address` and `score`, got no `{name}`"
+                f"{did_you_mean(name, flagged.columns)}"
+            )
+    try:
+        rows = flagged.select(
+            _plain_address(pl.col("address").cast(pl.String)), pl.col("score").cast(pl.Float64)
+        )
+    except pl.exceptions.PolarsError as error:
+        raise InvalidTable(f"expected flags as texts and numbers, got: {error}") from error
+    _check_rows(
+        flagged,
+        rows,
+        ("an address", pl.col("address").str.len_bytes() > 0),
+        ("a score in (0, 1]", (pl.col("score") > 0) & (pl.col("score") <= 1)),
+        ("an address that is there once", pl.col("address").is_unique()),
+    )
+    return rows
+
+
+def _check_rows(given: pl.DataFrame, rows: pl.DataFrame, *needed: tuple[str, pl.Expr]) -> None:
+    for says, fits in needed:
+        wrong = rows.select((~fits.fill_null(value=False)).arg_true()).to_series()
+        if len(wrong):
+            raise InvalidTable(
+                f"expected {says} in each row, got in row {wrong[0]:,}: {given.row(wrong[0])}"
+            )
+
+
+def _newest(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Of each source and address the newest label that was not taken back.
+
+    Rows of kind, address, label, category, source, confidence, known_at and until come as time
+    goes, so that a later label replaces an earlier one and a retraction removes it.
+    """
+    newest: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for row in rows:
+        if row[0] == "label":
+            newest[row[1], row[4]] = row
+        else:
+            newest.pop((row[1], row[4]), None)
+    return list(newest.values())
+
+
+def _held(
+    opinions: Iterable[tuple[Any, ...]], ranks: dict[str, int]
+) -> dict[str, tuple[tuple[Any, ...], int, bool]]:
+    """Of each address the row of the best source, how many opine, and whether they disagree."""
+    best: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], int, bool]] = {}
+    for row in opinions:
+        merit = (ranks[row[4]], -row[5], -row[6], row[4])  # best rank, surest, newest
+        if row[1] not in best:
+            best[row[1]] = merit, row, 1, False
+            continue
+        least, chosen, num, disputed = best[row[1]]
+        disputed = disputed or row[2] != chosen[2]
+        if merit < least:
+            least, chosen = merit, row
+        best[row[1]] = least, chosen, num + 1, disputed
+    return {address: told[1:] for address, told in best.items()}
+
+
+def _check_words(by: str, reason: str) -> None:
+    if not by.strip() or not reason.strip():
+        raise InvalidInput(f"expected who says it and why, got `{by}` and `{reason}`")
 
 
 def _dated(records: pl.DataFrame) -> pl.DataFrame:
@@ -497,9 +766,25 @@ def _plain_address(address: pl.Expr) -> pl.Expr:
     return pl.when(is_hex).then(address.str.to_lowercase()).otherwise(address)
 
 
+def _plain(address: str) -> str:
+    """As `_plain_address`, of one."""
+    return address.lower() if _HEX.fullmatch(address) else address
+
+
 def _address(address: str) -> str:
-    return str(
-        pl.DataFrame({"address": [address]}).select(_plain_address(pl.col("address"))).item()
+    try:
+        address.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"expected an address as text, got {address!a}") from error
+    return _plain(address)
+
+
+def _with_shares(found: pl.DataFrame, hits: str, of: str, share: str) -> pl.DataFrame:
+    """The table with a share and the ends of its interval; null where there is nothing to share."""
+    values = _wilson(found[hits].to_numpy(), found[of].to_numpy())
+    return found.with_columns(
+        pl.Series(name, column).fill_nan(None)
+        for name, column in zip((share, "low", "high"), values, strict=True)
     )
 
 
@@ -508,6 +793,7 @@ def _wilson(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Shares with the ends of their Wilson intervals (Wilson 1927)."""
     n = of.astype(np.float64)
+    n[n == 0] = np.nan
     p = hits / n
     middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
@@ -516,7 +802,9 @@ def _wilson(
 
 def _connected(path: Path) -> sqlite3.Connection:
     with _errors(path):
-        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        connection = sqlite3.connect(
+            path, isolation_level=None, timeout=10, check_same_thread=False
+        )
         try:
             with closing(connection.execute("PRAGMA journal_mode = WAL")) as cursor:
                 cursor.fetchone()

@@ -10,7 +10,8 @@ one as far as a rotation can. `space` names it, `version` counts what happened t
 is the mark of the ledger that the vectors belong to: a run that was killed goes on from there.
 
     folder/current.json    which version holds; replaced when all of that is durable
-           000003/         vectors, contexts, walks with their index, the graph they are of
+           000003/         vectors, contexts, walks with their index, the graph they are of; what
+                           did not change since 000002 is the same file (`rowfiles`)
 
 References: Grover and Leskovec, "node2vec: Scalable Feature Learning for Networks", 2016.
 Sajjad, Docherty and Tyshetskiy, "Efficient Representation Learning Using Random Walks for Dynamic
@@ -34,13 +35,14 @@ from chopmark.graph.adjacency import Graph
 from chopmark.graph.alignment import Drift, aligned, drift_of, sample_of
 from chopmark.graph.bloom import edge_filter
 from chopmark.graph.repair import check_repairable, repair, stretches_of
+from chopmark.graph.rowfiles import Kept, kept_of, open_rows, write_rows
 from chopmark.graph.skipgram import SkipGram
 from chopmark.graph.walks import walk
 from chopmark.graph.walkstore import WalkStore
-from chopmark.histories.storage import BROKEN, crc_of, whole, write_array
+from chopmark.histories.storage import whole
 
 FORMAT = "chopmark-node2vec"
-VERSION = 1
+VERSION = 2
 
 Mode = Literal["coupled", "resume", "cheap"]
 
@@ -144,6 +146,7 @@ class Node2Vec:
         self.model = self._skip_gram()
         # In visits of one walk from each node.
         self._visits: NDArray[np.float64] = np.empty(0)
+        self._kept: dict[str, Kept] = {}
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -225,8 +228,8 @@ class Node2Vec:
             model.vectors = model.vectors @ turned
             model.contexts = model.contexts @ turned
             self.version, self.space = like.version, like.space
-        self.store = None if kept is None else WalkStore([kept], size)
-        self.model, self.graph, self._visits = model, graph, visits
+        self.store = None if kept is None else WalkStore(kept, size)
+        self.model, self.graph, self._visits, self._kept = model, graph, visits, {}
         self.num_redone = total * self.length
         self.version, self.mark = self.version + 1, mark
         return self
@@ -280,21 +283,15 @@ class Node2Vec:
             first = self.model.num_walks
         elif self.store is not None:
             numbers = self.store.through(nodes)
-            found = []
-            for block, places, offset in self.store.parts(numbers):
-                firsts = repair(
-                    block, places, before, graph, nodes, p=self.p, q=self.q, seed=seed,
-                    first=offset, mode=mode, max_degree=self.max_degree, threads=self.threads,
-                )  # fmt: skip
-                moved = np.flatnonzero(firsts >= 0)
-                self.num_redone += int((self.length + 1 - firsts[moved]).sum())
-                found.append(stretches_of(block, places[moved], firsts[moved], self.window))
-                self.store.changed(
-                    stretches_of(block, places[moved], firsts[moved], 0),
-                    places[moved] + offset,
-                    size,
-                )
-            changed = np.concatenate(found) if found else changed
+            firsts = repair(
+                self.store.walks, numbers, before, graph, nodes, p=self.p, q=self.q, seed=seed,
+                mode=mode, max_degree=self.max_degree, threads=self.threads,
+            )  # fmt: skip
+            moved = np.flatnonzero(firsts >= 0)
+            numbers, firsts = numbers[moved], firsts[moved]
+            self.num_redone += int((self.length + 1 - firsts).sum())
+            changed = stretches_of(self.store.walks, numbers, firsts, self.window)
+            self.store.changed(stretches_of(self.store.walks, numbers, firsts, 0), numbers, size)
             first = len(self.store)
         starts = np.tile(fresh_starts.astype(np.int32), self.num_walks)
         paths = self._walked(graph, starts, first, seed=seed)
@@ -335,7 +332,8 @@ class Node2Vec:
             folder.mkdir(parents=True, exist_ok=True)
             _clear(folder, last)
             with whole(folder / name) as made:
-                self._write(made)
+                about = self._write(made)
+            self._settle(folder / name, about["files"])
             replace_json(
                 folder / "current.json", {"format": FORMAT, "version": VERSION, "folder": name}
             )
@@ -346,28 +344,36 @@ class Node2Vec:
                 "before is there still"
             ) from error
 
-    def _write(self, made: Path) -> None:
-        assert self.graph is not None
-        arrays: dict[str, NDArray[Any]] = {
-            "vectors": self.model.vectors, "contexts": self.model.contexts, "visits": self._visits,
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {
+            "vectors": self.model.vectors, "contexts": self.model.contexts, "visits": self._visits
         }  # fmt: skip
+
+    def _write(self, made: Path) -> dict[str, Any]:
+        assert self.graph is not None
+        files = {
+            name: write_rows(made, name, array, self._kept.get(name))
+            for name, array in self._arrays().items()
+        }
         if self.store is not None:
-            walks, starts, index = self.store.whole(self.num_nodes)
-            arrays |= {"walks": walks, "index_starts": starts, "index": index}
-        for name, array in arrays.items():
-            write_array(made / f"{name}.npy", array.reshape(-1))
+            files |= self.store.write(made)
         self.graph.save(made / "graph")
         about = {
             "format": FORMAT, "version": VERSION, "options": self.options, "space": self.space,
-            "space_version": self.version, "mark": self.mark, "nodes": self.num_nodes,
-            "trained": self.model.num_walks,
-            "walks": None if self.store is None else len(self.store),
-            "files": {
-                path.name: {"bytes": path.stat().st_size, "crc32": crc_of(path)}
-                for path in sorted(made.glob("*.npy"))
-            },
+            "space_version": self.version, "mark": self.mark, "trained": self.model.num_walks,
+            "has_walks": self.store is not None, "files": files,
         }  # fmt: skip
         replace_json(made / "about.json", about)
+        return about
+
+    def _settle(self, folder: Path, files: dict[str, Any]) -> None:
+        """What was written is here now: the next `save` writes what changes from here on."""
+        assert self.graph is not None
+        for name in self._arrays():
+            self._kept[name] = kept_of(folder, name, files[name], self._kept.get(name))
+        if self.store is not None:
+            self.store.settle(folder, files)
+        self.graph.settle(folder / "graph")
 
     @classmethod
     def open(cls, folder: str | Path, *, thorough: bool = False) -> Node2Vec:
@@ -393,32 +399,26 @@ class Node2Vec:
         except (DeclarationError, TypeError) as error:
             raise _damaged(folder, f"its options cannot be ({error})") from error
         graph = Graph.open(within / "graph", thorough=thorough)
-        size, dim, width = about["nodes"], found.dim, found.length + 1
-        if graph.num_nodes != size:
-            raise _damaged(folder, f"{size:,} vectors are of a graph of {graph.num_nodes:,} nodes")
-
-        def column(name: str, kind: Any, length: int) -> NDArray[Any]:
-            facts = about["files"].get(f"{name}.npy")
-            return _mapped(within / f"{name}.npy", kind, length, facts, thorough)
-
-        found.model.vectors = column("vectors", np.float32, size * dim).reshape(size, dim)
-        found.model.contexts = column("contexts", np.float32, size * dim).reshape(size, dim)
-        found.model.num_walks = about["trained"]
-        found._visits = column("visits", np.float64, size)
-        if about["walks"] is not None:
-            number = about["walks"]
-            walks = column("walks", np.int32, number * width).reshape(number, width)
-            starts = column("index_starts", np.int64, size + 1)
-            if starts[0] != 0 or (np.diff(starts) < 0).any():
-                raise _damaged(folder, "`index_starts.npy` does not lead from node to node")
-            index = column("index", np.int32, int(starts[-1]))
-            if thorough and (
-                walks.max(initial=-1) >= size
-                or walks.min(initial=0) < -1
-                or not 0 <= index.min(initial=0) <= index.max(initial=-1) < max(number, 1)
-            ):
-                raise _damaged(folder, "a walk or its index leads out of the graph")
-            found.store = WalkStore([walks], size, index=(starts, index))
+        size, files = graph.num_nodes, about["files"]
+        arrays: dict[str, NDArray[Any]] = {}
+        try:
+            for name, kind, width in (
+                ("vectors", np.float32, (found.dim,)), ("contexts", np.float32, (found.dim,)),
+                ("visits", np.float64, ()),
+            ):  # fmt: skip
+                arrays[name], found._kept[name] = open_rows(
+                    within, name, files.get(name), kind, *width, thorough=thorough
+                )
+                if len(arrays[name]) != size:
+                    raise StoreError(
+                        f"`{name}` of {len(arrays[name]):,} nodes are of a graph of {size:,}"
+                    )
+            if about["has_walks"]:
+                found.store = WalkStore.open(within, files, found.length, size, thorough=thorough)
+        except StoreError as error:
+            raise _damaged(folder, str(error)) from error
+        found.model.vectors, found.model.contexts = arrays["vectors"], arrays["contexts"]
+        found.model.num_walks, found._visits = about["trained"], arrays["visits"]
         found.graph, found.space = graph, about["space"]
         found.version, found.mark = about["space_version"], about["mark"]
         return found
@@ -491,6 +491,10 @@ class Node2Vec:
         """Skip-gram on what is new, with the contexts of all that is not touched held."""
         known = self.num_nodes
         seen = np.bincount(paths[paths >= 0], minlength=size) / self.num_walks
+        walked = np.flatnonzero(seen)
+        for name, rows in (("vectors", walked), ("visits", walked), ("contexts", nodes)):
+            if name in self._kept:
+                self._kept[name] = self._kept[name].changed(rows)
         seen[:known] += self._visits
         self._visits = seen
         self.model.grow(seen)
@@ -538,43 +542,13 @@ def _sound(about: dict[str, Any]) -> bool:
     def size(given: object, most: int = 2**48) -> bool:
         return type(given) is int and 0 <= given <= most
 
-    files, options = about.get("files"), about.get("options")
     return (
-        isinstance(options, dict)
+        isinstance(about.get("options"), dict)
+        and isinstance(about.get("files"), dict)
         and isinstance(about.get("space"), str)
-        and all(size(about.get(name)) for name in ("space_version", "mark", "nodes", "trained"))
-        and (about.get("walks") is None or size(about["walks"], 2**31 - 1))
-        and isinstance(files, dict)
-        and all(
-            isinstance(facts, dict) and size(facts.get("bytes")) and size(facts.get("crc32"))
-            for facts in files.values()
-        )
+        and isinstance(about.get("has_walks"), bool)
+        and all(size(about.get(name)) for name in ("space_version", "mark", "trained"))
     )
-
-
-def _mapped(
-    path: Path, kind: Any, length: int, facts: dict[str, int] | None, thorough: bool
-) -> NDArray[Any]:
-    """The array of a file. Copy on write: an update stays in this process until it is saved."""
-    if facts is None:
-        raise _damaged(path.parent, f"file `{path.name}` is not in its list")
-    try:
-        size = path.stat().st_size
-        if size != facts["bytes"]:
-            raise _damaged(
-                path.parent, f"file `{path.name}` has {size:,} bytes instead of {facts['bytes']:,}"
-            )
-        if thorough and crc_of(path) != facts["crc32"]:
-            raise _damaged(path.parent, f"file `{path.name}` has other bytes than were written")
-        array = np.load(path, mmap_mode="c" if length else None, allow_pickle=False)
-    except BROKEN as error:
-        raise _damaged(path.parent, f"file `{path.name}` is no array ({error})") from error
-    if array.dtype != np.dtype(kind) or array.shape != (length,):
-        raise _damaged(
-            path.parent,
-            f"file `{path.name}` holds {array.shape} {array.dtype} instead of ({length},) {kind}",
-        )
-    return np.asarray(array)
 
 
 def _foreign(folder: Path) -> list[Path]:

@@ -33,7 +33,8 @@ from numpy.typing import ArrayLike, NDArray
 from chopmark.errors import InvalidInput
 from chopmark.graph.adjacency import Graph
 from chopmark.graph.counter import drawn, fraction_of, place_of, stream_of
-from chopmark.graph.walks import _place_in, walk
+from chopmark.graph.steps import place_in
+from chopmark.graph.walks import walk
 
 _FEW = 16
 """Differences of a row that are looked up one by one."""
@@ -208,7 +209,7 @@ def _factor(starts, counts, neighbours, before, node, back, away):
     """1/p, 1 or 1/q of a step to a node from a neighbour of `before`."""
     factor = 1.0
     if before >= 0 and away != 1.0:
-        near = _place_in(neighbours, starts[before], counts[before], node) >= 0
+        near = place_in(neighbours, starts[before], counts[before], node) >= 0
         factor = 1.0 if near else away
     return back if before >= 0 and node == before else factor
 
@@ -308,7 +309,7 @@ def _repaired(
                 place, last = firsts[there], firsts[there + 1]
                 while place < last and (
                     edges[place] == 0
-                    or _place_in(neighbours, starts[v], counts[v], nodes[place]) < 0
+                    or place_in(neighbours, starts[v], counts[v], nodes[place]) < 0
                 ):
                     place += 1
                 if place == last:
@@ -332,13 +333,13 @@ def _repaired(
                     node = x if k == 0 else y
                     ratio[k] = 1.0
                     if here >= 0:
-                        place = firsts[here] + _place_in(
+                        place = firsts[here] + place_in(
                             nodes, firsts[here], firsts[here + 1] - firsts[here], node
                         )
                         if place >= firsts[here]:
                             ratio[k] = gains[place]
                     if there >= 0 and node != t:
-                        place = firsts[there] + _place_in(
+                        place = firsts[there] + place_in(
                             nodes, firsts[there], firsts[there + 1] - firsts[there], node
                         )
                         if place >= firsts[there] and edges[place] != 0:

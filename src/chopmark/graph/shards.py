@@ -42,6 +42,7 @@ from chopmark.graph.addresses import replace_json
 from chopmark.graph.adjacency import MOST_NODES, Directed, Graph, Weight
 from chopmark.graph.bloom import BITS_PER_EDGE, hash_of, mask_of, word_of
 from chopmark.graph.counter import drawn, fraction_of, place_of, stream_of
+from chopmark.graph.steps import BACK, SEARCH, TAKEN, height_of, heights_of, judged, place_in
 from chopmark.histories.storage import BROKEN, crc_of, whole, write_array
 
 FORMAT = "chopmark-shards"
@@ -522,16 +523,8 @@ def _fill(starts, neighbours, place, num_shards, words):
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _in_row(neighbours, low, end, wanted):
-    """Whether sorted slots low .. end - 1 have a neighbour."""
-    high = end
-    while low < high:
-        middle = (low + high) >> 1
-        if neighbours[middle] < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return low < end and neighbours[low] == wanted
+def _in_row(starts, neighbours, row, wanted):
+    return place_in(neighbours, starts[row], starts[row + 1] - starts[row], wanted) >= 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -542,7 +535,7 @@ def _found(starts, neighbours, edges, num_shards, first, second):
         mask = mask_of(bits)
         if edges[word_of(bits, edges.shape[0])] & mask == mask:
             row = first[i] // num_shards
-            near[i] = _in_row(neighbours, starts[row], starts[row + 1], second[i])
+            near[i] = _in_row(starts, neighbours, row, second[i])
     return near
 
 
@@ -552,17 +545,13 @@ def _advance(
     tried, asked, state, length, seed, limit, both, plain, back, away, seen_walk, seen_step,
     seen_node,
 ):  # fmt: skip
-    """Walkers as far as they come; how many visits. The rule, draw for draw, is that of `walks`.
+    """Walkers as far as they come; how many visits. The draws are those of `walks`.
 
     One walker after the other: with many shards one takes a step or two here, and the processor
     looks ahead to the next. Who finds no room for a visit goes on at the next call.
     """
     weighted = threshold.shape[0] > 0
-    usual = max(1.0, away)
-    apart = not weighted and back > usual
-    most = usual if apart else max(back, usual)
-    least = min(back, 1.0, away)
-    near_or_far = min(1.0, away)
+    apart, most, usual, least, near_or_far = heights_of(weighted, back, away)
     used, room = 0, seen_walk.shape[0]
     for i in going:
         stream = stream_of(seed, walk[i])
@@ -587,32 +576,25 @@ def _advance(
             if not plain and last >= 0:
                 extra = (back - usual) / count if apart else 0.0
                 u = fraction_of(drawn(stream, at, 2 * turn + 1))
-                height = u * (most + extra) - extra
-                taken = True
-                if height < least:
-                    if height < 0.0:
-                        found = last
-                        taken = both or _in_row(neighbours, start, start + count, last)
-                elif found == last:
-                    taken = height < back
-                elif height >= near_or_far:
-                    if height >= usual:
-                        taken = False
+                height = height_of(u, most, extra)
+                verdict = judged(height, found == last, back, usual, least, near_or_far)
+                taken = verdict == TAKEN
+                if verdict == BACK:
+                    found = last
+                    taken = both or _in_row(starts, neighbours, here // num_shards, last)
+                elif verdict == SEARCH:
+                    if asked[i] < -1:
+                        near = asked[i] == -2
+                        asked[i] = -1
+                    elif last % num_shards == place:
+                        near = _in_row(starts, neighbours, last // num_shards, found)
+                    elif both and found % num_shards == place:
+                        near = _in_row(starts, neighbours, found // num_shards, last)
                     else:
-                        if asked[i] < -1:
-                            near = asked[i] == -2
-                            asked[i] = -1
-                        elif last % num_shards == place:
-                            row = last // num_shards
-                            near = _in_row(neighbours, starts[row], starts[row + 1], found)
-                        elif both and found % num_shards == place:
-                            row = found // num_shards
-                            near = _in_row(neighbours, starts[row], starts[row + 1], last)
-                        else:
-                            asked[i] = found
-                            state[i] = _ASKING
-                            break
-                        taken = height < (1.0 if near else away)
+                        asked[i] = found
+                        state[i] = _ASKING
+                        break
+                    taken = height < (1.0 if near else away)
                 if not taken:
                     turn += 1
                     continue

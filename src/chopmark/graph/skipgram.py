@@ -36,6 +36,7 @@ from numpy.typing import ArrayLike, NDArray
 from chopmark.errors import DeclarationError, InvalidInput
 from chopmark.graph.alias import fill_row
 from chopmark.graph.counter import drawn, fraction_of, place_of, stream_of
+from chopmark.graph.rowfiles import extended
 
 Vectors = NDArray[np.float32]  # (n, dim)
 
@@ -184,10 +185,9 @@ class SkipGram:
         if len(given) and not given.any():
             raise InvalidInput("visits of SkipGram: expected one above 0 at least; got zeros")
         if len(given) > before:
-            first = np.empty((len(given) - before, self.dim), dtype=np.float32)
-            _first_vectors(first, before, np.uint64(self.seed & (2**64 - 1)))
-            self.vectors = np.concatenate([self.vectors, first])
-            self.contexts = np.concatenate([self.contexts, np.zeros_like(first)])
+            self.vectors = extended(self.vectors, len(given))
+            self.contexts = extended(self.contexts, len(given))
+            _first_vectors(self.vectors[before:], before, np.uint64(self.seed & (2**64 - 1)))
         noise = np.zeros_like(given)
         np.power(given, self.noise_power, out=noise, where=given > 0)
         self._threshold = np.empty(len(given), dtype=np.float32)

@@ -31,6 +31,16 @@ from chopmark.errors import InvalidInput, InvalidTable
 from chopmark.graph.adjacency import Graph
 from chopmark.graph.bloom import edge_filter, hash_of, mask_of, word_of
 from chopmark.graph.counter import drawn, fraction_of, place_of, stream_of
+from chopmark.graph.steps import (
+    BACK,
+    REFUSED,
+    SEARCH,
+    TAKEN,
+    height_of,
+    heights_of,
+    judged,
+    place_in,
+)
 
 _FLIGHT = 64
 """Walkers in flight in each thread."""
@@ -226,19 +236,6 @@ def _first_order(
                 i += 1
 
 
-@njit(cache=True, error_model="numpy", inline="always")
-def _place_in(neighbours, start, count, wanted):
-    """The place of a neighbour in a row, or -1."""
-    low, high = np.int64(0), np.int64(count)
-    while low < high:
-        middle = (low + high) >> 1
-        if neighbours[start + middle] < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < count and neighbours[start + low] == wanted else np.int64(-1)
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def _second_order(
     starts, counts, neighbours, nodes, seed, first, stop, limit, threshold, alias, edges, both,
@@ -247,11 +244,7 @@ def _second_order(
     num_walks, length = paths.shape[0], paths.shape[1] - 1
     weighted, stops = threshold.shape[0] > 0, stop.shape[0] > 0
     filtered = edges.shape[0] > 0
-    usual = max(1.0, away)
-    apart = not weighted and back > usual
-    most = usual if apart else max(back, usual)
-    least = min(back, 1.0, away)
-    near_or_far = min(1.0, away)
+    apart, most, usual, least, near_or_far = heights_of(weighted, back, away)
     node = np.empty(_FLIGHT, dtype=np.int64)
     before = np.empty(_FLIGHT, dtype=np.int64)
     walker = np.empty(_FLIGHT, dtype=np.int64)
@@ -266,7 +259,6 @@ def _second_order(
     extra = np.zeros(_FLIGHT)
     found = np.empty(_FLIGHT, dtype=np.int64)
     pair = np.empty(_FLIGHT, dtype=np.uint64)
-    # 0: accepted; 1: to be looked up; 2: rejected
     verdict = np.empty(_FLIGHT, dtype=np.int64)
     coming, flying = 0, 0
     while True:
@@ -298,7 +290,7 @@ def _second_order(
                     extra[i] = (back - usual) / count[i]
         for i in range(flying):
             u = fraction_of(drawn(stream[i], step[i], 2 * tried[i] + 1))
-            height[i] = u * (most + extra[i]) - extra[i]
+            height[i] = height_of(u, most, extra[i])
         if weighted:
             for i in range(flying):
                 if slot[i] >= 0 and fraction_of(bits[i]) >= threshold[slot[i]]:
@@ -306,35 +298,31 @@ def _second_order(
         for i in range(flying):
             found[i] = neighbours[slot[i]] if slot[i] >= 0 else -1
         for i in range(flying):
-            if slot[i] < 0 or before[i] < 0 or height[i] < least:
-                verdict[i] = 0
-                if height[i] < 0.0 and before[i] >= 0 and slot[i] >= 0:
-                    found[i] = before[i]
-                    if not both and _place_in(neighbours, start[i], count[i], before[i]) < 0:
-                        verdict[i] = 2
-            elif found[i] == before[i]:
-                verdict[i] = 0 if height[i] < back else 2
-            elif height[i] < near_or_far:
-                verdict[i] = 0
-            elif height[i] >= usual:
-                verdict[i] = 2
-            else:
-                verdict[i] = 1
+            if slot[i] < 0 or before[i] < 0:
+                verdict[i] = TAKEN
+                continue
+            returns = found[i] == before[i]
+            verdict[i] = judged(height[i], returns, back, usual, least, near_or_far)
+            if verdict[i] == SEARCH:
                 pair[i] = hash_of(before[i], found[i], both)
+            elif verdict[i] == BACK:
+                found[i] = before[i]
+                there = both or place_in(neighbours, start[i], count[i], before[i]) >= 0
+                verdict[i] = TAKEN if there else REFUSED
         if filtered:
             for i in range(flying):
-                if verdict[i] == 1:
+                if verdict[i] == SEARCH:
                     mask = mask_of(pair[i])
                     if edges[word_of(pair[i], edges.shape[0])] & mask != mask:
-                        verdict[i] = 0 if height[i] < away else 2
+                        verdict[i] = TAKEN if height[i] < away else REFUSED
         for i in range(flying):
-            if verdict[i] == 1:
+            if verdict[i] == SEARCH:
                 t = before[i]
-                near = _place_in(neighbours, starts[t], counts[t], found[i]) >= 0
-                verdict[i] = 0 if height[i] < (1.0 if near else away) else 2
+                near = place_in(neighbours, starts[t], counts[t], found[i]) >= 0
+                verdict[i] = TAKEN if height[i] < (1.0 if near else away) else REFUSED
         i = 0
         while i < flying:
-            if verdict[i] == 2:
+            if verdict[i] == REFUSED:
                 tried[i] += 1
                 i += 1
                 continue

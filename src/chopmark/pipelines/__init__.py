@@ -2,8 +2,9 @@
 
 In come a data folder and an application; out come training tables, artifacts and reports.
 `folder` is what an installation keeps, `training` the way to a model, `sequences` to one that
-reads histories, `why` says what moved one score, `demo` is the whole loop.
-Serves rows A2, A18, E15, I1, I14 of the requirements.
+reads histories, `why` says what moved one score, `chain` is from transfers to the risk of every
+address, `losses` the ledger of what decisions saved and cost, `demo` the whole loop.
+Serves rows A2, A18, E15, H1 to H16, I1, I14 of the requirements.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -40,6 +40,13 @@ ADDRESS_RISK = Lookup("address_scored", "score", by="address")
 """Of the wallet that a withdrawal goes to, as the last run of the chain before it said; missing
 where the chain does not know the address (rows H3, H16)."""
 
+ADDRESS_LABEL = Lookup("address_scored", "label", by="address")
+"""What lists and people say of that wallet, as they did then: "illicit", "licit" or nothing; a
+rule over it is a block list (row H13)."""
+
+ADDRESS_BAND = Lookup("address_scored", "band", by="address")
+"""Where its score lay among those of the chain: "usual", "raised" or "high"."""
+
 SEEN = ("signup", "login", "purchase", "payment_method_added")
 """Event types that show a user on a device and at an address of the network."""
 
@@ -77,6 +84,8 @@ def features() -> list[Feature]:
         *_of_what_users_share(),
         *_of_identity(),
         ADDRESS_RISK,
+        ADDRESS_LABEL,
+        ADDRESS_BAND,
         *_of_decisions(),
         HISTORY,
     ]

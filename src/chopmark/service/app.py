@@ -17,7 +17,9 @@ from chopmark.decisions import ORDERS
 from chopmark.engine import Assessment, Engine
 from chopmark.errors import AlreadyTaken, InvalidInput, LogUnavailable
 from chopmark.events.event import Event
+from chopmark.events.schema import type_name
 from chopmark.rules.orders import ABOUT_RULES
+from chopmark.service.addresses import Addresses, refuse_told
 from chopmark.service.answers import (
     REPLAY,
     Header,
@@ -33,7 +35,7 @@ from chopmark.service.bodies import MAX_BATCH, read_body
 from chopmark.service.flusher import Flusher
 from chopmark.service.keys import KeyRing
 from chopmark.service.metrics import Metrics
-from chopmark.service.pages import create_pages, route_of
+from chopmark.service.pages import create_pages, no_chain, route_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,20 +56,29 @@ class Service:
     metrics : Metrics
     pages : Litestar
         All routes that take no events.
+    addresses : Addresses or None
+        The chains that are served.
     """
 
     def __init__(
-        self, engine: Engine, flusher: Flusher, pages: Litestar, keys: KeyRing | None
+        self,
+        engine: Engine,
+        flusher: Flusher,
+        pages: Litestar,
+        keys: KeyRing | None,
+        addresses: Addresses | None = None,
     ) -> None:
         self.engine = engine
         self.flusher = flusher
         self.metrics: Metrics = flusher.metrics
         self.pages = pages
+        self.addresses = addresses
         self._keys = keys
         self._takes: dict[str, _Take] = {
             "/v1/assess": self._assess,
             "/v1/assess/batch": self._assess_batch,
             "/v1/events": self._ingest,
+            "/v1/addresses": self._risks,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,6 +148,11 @@ class Service:
                 place=f"{place}.author",
             )
 
+    def _tell(self, event: Event) -> None:
+        """Before a decision: tell the log what chains say of the event's address."""
+        if self.addresses is not None:
+            self.metrics.told += self.addresses.tell(self.engine, event)
+
     def assess(self, body: bytes) -> Assessment:
         """The answer to one event; it may go out once its offset is durable.
 
@@ -148,7 +164,9 @@ class Service:
         if self.flusher.state != "ready" or self.flusher.full:
             raise self._busy()
         try:
-            return self.engine.assess(self.engine.schema.decode(body))
+            event = self.engine.schema.decode(body)
+            self._tell(event)
+            return self.engine.assess(event)
         except Exception as error:
             raise self._refused(error) from error
 
@@ -164,7 +182,10 @@ class Service:
         try:
             # Each is a group of its own: after a 503 some may be in the log, and whoever
             # repeats the batch gets their recorded answers.
-            assessments = [engine.assess(event) for event in events]
+            assessments = []
+            for event in events:
+                self._tell(event)
+                assessments.append(engine.assess(event))
         except Exception as error:
             raise self._refused(error) from error
         await self._durable()
@@ -177,12 +198,21 @@ class Service:
         events = self._checked(body, holder, decide=False)
         engine = self.engine
         try:
-            taken = sum(engine.take(event) for event in events)
+            taken = 0
+            for event in events:
+                if type_name(event) in engine.policy.rescored:
+                    self._tell(event)
+                taken += engine.take(event)
         except Exception as error:
             raise self._refused(error) from error
         await self._durable()
         self.metrics.ingested += taken
         return b'{"taken":%d,"repeated":%d}' % (taken, len(events) - taken), False
+
+    async def _risks(self, body: bytes, _: str | None) -> tuple[bytes, bool]:
+        if self.addresses is None:
+            raise no_chain()
+        return await self.addresses.answer(body), False
 
     def _checked(self, body: bytes, holder: str | None, *, decide: bool) -> list[Event]:
         """The events of a body, validated as a whole: only the log can now refuse one."""
@@ -216,6 +246,8 @@ class Service:
         for position, event in enumerate(events):
             try:
                 self._check_right(event, holder, item=position if array else None)
+                if self.addresses is not None:
+                    refuse_told(event)
                 engine.check(event, decide=decide)
                 if not engine.is_repeat(event, first_of.setdefault(event.id, event)):
                     raise AlreadyTaken(
@@ -301,6 +333,7 @@ def create_app(
     snapshot_every_s: float = 60.0,
     max_waiting: int = 10_000,
     route_handlers: Sequence[Any] = (),
+    addresses: Addresses | None = None,
 ) -> Service:
     """The ASGI application that serves an engine.
 
@@ -318,7 +351,16 @@ def create_app(
         Requests that may wait for the disk; those beyond get 503 at once.
     route_handlers : sequence
         Further Litestar handlers, such as the pages of a console.
+    addresses : Addresses, optional
+        Chains that are asked before a decision about an event with an address, and over HTTP.
+
+    Raises
+    ------
+    ServiceError
+        If chains are given that the application's log cannot be told of.
     """
+    if addresses is not None:
+        addresses.check(engine.schema)
     flusher = Flusher(
         engine,
         metrics=Metrics(),
@@ -326,5 +368,11 @@ def create_app(
         snapshot_every_s=snapshot_every_s,
         max_waiting=max_waiting,
     )
-    pages = create_pages(engine, flusher, open_to_all=keys is None, route_handlers=route_handlers)
-    return Service(engine, flusher, pages, keys)
+    pages = create_pages(
+        engine,
+        flusher,
+        open_to_all=keys is None,
+        route_handlers=route_handlers,
+        addresses=addresses,
+    )
+    return Service(engine, flusher, pages, keys, addresses)

@@ -5,11 +5,13 @@ families only when someone asks. One thread counts (the event loop), the same on
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+
+from chopmark.graph.risks import AddressRisks
 
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -59,6 +61,8 @@ class Metrics:
     sync_seconds : Histogram
     decisions, degraded, repeated : int
         Decisions made; of them without a score; answers given again.
+    ingested, told : int
+        Events taken without a decision; times that the log was told of an address.
     sync_failures, snapshot_failures, recoveries : int
     """
 
@@ -71,6 +75,7 @@ class Metrics:
         self.degraded = 0
         self.repeated = 0
         self.ingested = 0
+        self.told = 0
         self.sync_failures = 0
         self.snapshot_failures = 0
         self.recoveries = 0
@@ -84,7 +89,13 @@ class Metrics:
             histogram = self.seconds[route] = Histogram(SECONDS)
         histogram.observe(seconds)
 
-    def text(self, *, gauges: dict[str, tuple[str, float]], info: dict[str, str]) -> bytes:
+    def text(
+        self,
+        *,
+        gauges: dict[str, tuple[str, float]],
+        info: dict[str, str],
+        chains: Mapping[str, AddressRisks] | None = None,
+    ) -> bytes:
         """All metrics in Prometheus' text format.
 
         Parameters
@@ -93,9 +104,12 @@ class Metrics:
             What is read off rather than counted.
         info : dict of label to value
             Hashes of what decides now.
+        chains : mapping of str to AddressRisks, optional
+            The chains that are served.
         """
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Families([*self._families(), *_gauges(gauges, info)]))
+        families = [*self._families(), *_gauges(gauges, info), *_of_chains(chains or {})]
+        registry.register(_Families(families))
         return generate_latest(registry)
 
     def _families(self) -> Iterator[Metric]:
@@ -123,11 +137,27 @@ class Metrics:
             ("degraded_decisions", "Decisions made without a score.", self.degraded),
             ("repeated", "Repeats that got the recorded answer.", self.repeated),
             ("ingested_events", "Events taken without a decision.", self.ingested),
+            ("addresses_told", "Times that the log was told of an address.", self.told),
             ("sync_failures", "Failures of the log.", self.sync_failures),
             ("recoveries", "Recoveries of log and state.", self.recoveries),
             ("snapshot_failures", "Snapshots that could not be written.", self.snapshot_failures),
         ):
             yield CounterMetricFamily(f"chopmark_{name}", text, value=value)
+
+
+def _of_chains(chains: Mapping[str, AddressRisks]) -> Iterator[Metric]:
+    for risks in chains.values():
+        risks.follow()  # also where nobody asks of addresses
+    for name, text, value in (
+        ("chain_run", "The run that answers about addresses.", lambda one: float(one.run)),
+        ("chain_addresses", "Addresses that its run knows.", lambda one: float(len(one))),
+        ("chain_trouble", "Whether a folder is not followed now.", lambda one: bool(one.trouble)),
+    ):
+        if chains:
+            family = GaugeMetricFamily(f"chopmark_{name}", text, labels=["chain"])
+            for chain, risks in chains.items():
+                family.add_metric([chain], value(risks))
+            yield family
 
 
 class _Families:

@@ -1,12 +1,16 @@
 """The OpenAPI document, made from the event types themselves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from chopmark.decisions.decision import Decision
 from chopmark.events.event import Event
-from chopmark.events.schema import Schema, type_name
+from chopmark.events.schema import MAX_TEXT, Schema, type_name
+from chopmark.graph.risks import AddressRisk
+from chopmark.graph.scored import AddressScored
+from chopmark.service.addresses import MAX_ADDRESSES
 from chopmark.service.bodies import MAX_BATCH, MAX_BODY_BYTES
 
 _BATCH = (
@@ -28,7 +32,7 @@ _ERRORS = {
 }
 
 
-def describe(schema: Schema, *, open_to_all: bool) -> dict[str, Any]:
+def describe(schema: Schema, *, open_to_all: bool, chains: Sequence[str] = ()) -> dict[str, Any]:
     """The document, as JSON values.
 
     Parameters
@@ -37,8 +41,11 @@ def describe(schema: Schema, *, open_to_all: bool) -> dict[str, Any]:
         Whose event types are the bodies.
     open_to_all : bool
         Whether no key is needed.
+    chains : sequence of str
+        Names of the chains that are served.
     """
-    event_types = [kind for kind in schema.types.values() if kind is not Decision]
+    made_here = (Decision, AddressScored) if chains else (Decision,)
+    event_types = [kind for kind in schema.types.values() if kind not in made_here]
     _, components = msgspec.json.schema_components(
         [*event_types, Decision], ref_template=_REF + "{name}"
     )
@@ -100,11 +107,44 @@ def describe(schema: Schema, *, open_to_all: bool) -> dict[str, Any]:
         },
         "components": {"schemas": components},
     }
+    if chains:
+        document["paths"] |= _of_addresses(chains)
+        _, more = msgspec.json.schema_components([AddressRisk], ref_template=_REF + "{name}")
+        components |= more
     if not open_to_all:
         scheme = {"type": "http", "scheme": "bearer"}
         document["components"]["securitySchemes"] = {"key": scheme}
         document["security"] = [{"key": []}]
     return document
+
+
+def _of_addresses(chains: Sequence[str]) -> dict[str, Any]:
+    """The routes of a service that serves chains."""
+    risk = {"$ref": _REF + "AddressRisk"}
+    address = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
+    chain = {"type": "string", "enum": list(chains)}
+    one = _get("The risk of an address, of the first chain that knows it.", risk,
+               parameter="address")  # fmt: skip
+    many = _post(
+        "The risks of many addresses.",
+        {
+            "type": "object",
+            "properties": {
+                "addresses": {"type": "array", "items": address, "maxItems": MAX_ADDRESSES},
+                "chain": {"anyOf": [chain, {"type": "null"}]},
+            },
+            "required": ["addresses"],
+            "additionalProperties": False,
+        },
+        _object(risks={"type": "array", "items": risk}),
+    )
+    one["get"]["parameters"][0]["schema"] = address
+    one["get"]["parameters"].append({"name": "chain", "in": "query", "schema": chain})
+    one["get"]["responses"]["400"] = _error("400")
+    many["post"]["responses"]["200"]["description"] = "Found."
+    many["post"]["responses"]["404"] = _error("404")
+    del many["post"]["responses"]["409"]
+    return {"/v1/addresses/{address}": one, "/v1/addresses": many}
 
 
 def _union(event_types: list[type[Event]]) -> dict[str, Any]:

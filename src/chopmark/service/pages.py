@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 from litestar import Litestar, Request, Response, get
@@ -14,15 +14,25 @@ from chopmark.decisions.decision import Decision, decision_id
 from chopmark.engine import Engine
 from chopmark.errors import ChopmarkError, LogUnavailable
 from chopmark.events.schema import type_name
+from chopmark.service.addresses import Addresses, check_address
 from chopmark.service.answers import Refusal, refusal_of, unavailable
 from chopmark.service.flusher import Flusher
 from chopmark.service.openapi import describe
 
 logger = logging.getLogger(__name__)
 
-_ROUTES = ("/v1/users/", "/v1/decisions/")
+_ROUTES = ("/v1/users/", "/v1/decisions/", "/v1/addresses/")
 _KNOWN = frozenset(
-    {"/v1/schema", "/v1/catalog", "/v1/model", "/health", "/ready", "/metrics", "/schema"}
+    {
+        "/v1/schema",
+        "/v1/catalog",
+        "/v1/model",
+        "/v1/addresses",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/schema",
+    }
 )
 _encode = msgspec.json.Encoder().encode
 
@@ -33,6 +43,7 @@ def create_pages(
     *,
     open_to_all: bool,
     route_handlers: Sequence[Any] = (),
+    addresses: Addresses | None = None,
 ) -> Litestar:
     """The Litestar application of all reading routes; its life is the flusher's.
 
@@ -42,6 +53,8 @@ def create_pages(
         Whether no key is needed, which the OpenAPI document says.
     route_handlers : sequence
         Further handlers.
+    addresses : Addresses, optional
+        The chains that are served.
     """
 
     @get("/v1/users/{user:path}")
@@ -78,6 +91,15 @@ def create_pages(
                 404, "not_found", "expected the id of an event with a decision, got another one"
             )
         return Response(body, media_type="application/json")
+
+    @get("/v1/addresses/{address:path}")
+    async def read_address(request: Request[Any, Any, Any]) -> Response[bytes]:
+        if addresses is None:
+            raise no_chain()
+        address = _last_part(request, "/v1/addresses/")
+        check_address(address)
+        (risk,) = addresses.risks([address], _asked_chain(request))
+        return _json(risk)
 
     @get("/v1/schema")
     async def read_schema() -> Response[bytes]:
@@ -130,10 +152,12 @@ def create_pages(
                 "queue_length": ("Requests that wait for the disk.", flusher.num_waiting),
             },
             info={"model": model, "catalog": engine.catalog.hash, "policy": engine.policy.hash},
+            chains={} if addresses is None else addresses.chains,
         )
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    document = _encode(describe(engine.schema, open_to_all=open_to_all))
+    chains = () if addresses is None else tuple(addresses.chains)
+    document = _encode(describe(engine.schema, open_to_all=open_to_all, chains=chains))
 
     @get("/schema")
     async def read_openapi() -> Response[bytes]:
@@ -146,11 +170,14 @@ def create_pages(
             yield
         finally:
             await flusher.stop()
+            if addresses is not None:
+                addresses.close()
 
     return Litestar(
         [
             read_user,
             read_decision,
+            read_address,
             read_schema,
             read_catalog,
             read_model,
@@ -180,6 +207,26 @@ def route_of(path: str) -> str:
         if path.startswith(start):
             return start + "{id}"
     return path if path in _KNOWN else "other"
+
+
+def no_chain() -> Refusal:
+    """The refusal of a question about addresses where no chain is served."""
+    return Refusal(
+        404,
+        "not_found",
+        "expected a service that was started with a chain, got one without; start it with "
+        "`--chain FOLDER`",
+    )
+
+
+def _asked_chain(request: Request[Any, Any, Any]) -> str | None:
+    query = parse_qs(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    named = query.pop("chain", [])
+    if query or len(named) > 1:
+        raise Refusal(
+            400, "invalid_query", "expected at most one `chain` in the address, and nothing else"
+        )
+    return named[0] if named else None
 
 
 def _last_part(request: Request[Any, Any, Any], start: str) -> str:

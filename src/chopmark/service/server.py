@@ -13,6 +13,7 @@ import uvicorn
 
 from chopmark.engine import Engine
 from chopmark.errors import ServiceError
+from chopmark.service.addresses import Addresses
 from chopmark.service.app import create_app
 from chopmark.service.keys import KeyRing, open_keys
 from chopmark.service.protocol import ServiceProtocol
@@ -36,6 +37,7 @@ def serve(
     snapshot_every_s: float = 60.0,
     max_waiting: int = 10_000,
     announce: Callable[[str], None] | None = None,
+    addresses: Addresses | None = None,
 ) -> None:
     """Serve an engine over HTTP until SIGTERM or SIGINT, then close its log.
 
@@ -53,11 +55,14 @@ def serve(
         See `create_app`.
     announce : function of str, optional
         Gets the lines for the operator; prints them by default.
+    addresses : Addresses, optional
+        See `create_app`.
 
     Raises
     ------
     ServiceError
-        If the port is taken, or the address is not of this machine.
+        If the port is taken, or the address is not of this machine, or the application cannot
+        be told of addresses.
     """
     say = announce or _print
     with _bound(host, port) as listener:
@@ -75,6 +80,7 @@ def serve(
             snapshot_path=snapshot_path,
             snapshot_every_s=snapshot_every_s,
             max_waiting=max_waiting,
+            addresses=addresses,
         )
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]

@@ -1,11 +1,12 @@
 """Whether scores of a chain are chances: simulated chains of which 0.1, 0.5 and 2 % are illicit.
 
     python benchmarks/graph/calibration.py [--illicit 0.001 0.005 0.02] [--seeds 0 1 2]
+        [--labels addresses gangs]
 
-The whole of `ChainFolder.learn` on a simulated chain; labels name half of the illicit addresses
-(by structure: of half of the gangs all), and the recipe is told so (`known_share`). Judged are the
-addresses that no label names and no gang of a label has, as if half of the illicit ones among them
-were missing from the chain's count of them:
+The whole of `ChainFolder.learn` on a simulated chain; labels name half of the illicit addresses,
+and the recipe is told so (`known_share`). They name illicit addresses at random, or all of half of
+the gangs: then whoever is judged has no accomplice with a label, and has some among those who are
+taken for licit. Judged are the addresses that no label names:
 
 expected / found   sum of scores over the number that are illicit: 1 is calibrated
 above a bound      the same of addresses at or above "raised" and "high"
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +34,16 @@ from chopmark.pipelines.chainrun import Recipe
 KNOWN = 0.5
 
 
-def measured(num_addresses: int, illicit: float, seed: int, folder: Path) -> dict[str, float]:
+def measured(
+    num_addresses: int, illicit: float, seed: int, by: str, folder: Path
+) -> dict[str, float]:
     """Figures of one chain."""
     made = simulate_chain(num_addresses=num_addresses, days=90, seed=seed, illicit=illicit)
     truth = made.truth
-    groups = truth.filter("is_illicit").select(pl.col("group").fill_null(pl.col("address")))
-    gangs = groups["group"].unique().sort().sample(fraction=1.0, shuffle=True, seed=seed)
-    named = gangs[: round(KNOWN * len(gangs))].implode()
-    of_named = pl.col("group").fill_null(pl.col("address")).is_in(named)
+    key = pl.col("address") if by == "addresses" else pl.col("group").fill_null(pl.col("address"))
+    keys = truth.filter("is_illicit").select(key.alias("key"))["key"].unique().sort()
+    named = keys.sample(fraction=1.0, shuffle=True, seed=seed)[: round(KNOWN * len(keys))]
+    of_named = key.is_in(named.implode())
     labels = truth.filter(pl.col("is_illicit") & of_named).select("address", "is_illicit")
     chain = ChainFolder.create(folder)
     chain.take(pl.concat([made.transfers, made.token_transfers]))
@@ -73,16 +77,20 @@ def main() -> None:
     reader.add_argument("--illicit", type=float, nargs="+", default=[0.001, 0.005, 0.02])
     reader.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     reader.add_argument("--addresses", type=int, default=60_000)
+    reader.add_argument("--labels", nargs="+", default=["addresses", "gangs"])
     given = reader.parse_args()
-    for illicit in given.illicit:
+    for illicit, by in product(given.illicit, given.labels):
         every = []
         for seed in given.seeds:
             folder = Path(tempfile.mkdtemp(prefix="chopmark-calibration-"))
             try:
-                every.append(measured(given.addresses, illicit, seed, folder / "chain"))
+                every.append(measured(given.addresses, illicit, seed, by, folder / "chain"))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-        print(f"\n{illicit:.1%} illicit, {given.addresses:,} addresses, seeds {given.seeds}")
+        print(
+            f"\n{illicit:.1%} illicit, labels of {by}, {given.addresses:,} addresses, "
+            f"seeds {given.seeds}"
+        )
         for name in every[0]:
             values = [one[name] for one in every]
             each = ", ".join(f"{value:.4g}" for value in values)

@@ -24,6 +24,7 @@ from scipy.stats import rankdata
 from chopmark.graph.adjacency import Graph
 from chopmark.graph.node2vec import Node2Vec
 from chopmark.graph.repair import new_edge_ratio
+from chopmark.graph.walkstore import WalkStore
 
 
 def transfers(num_edges: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -106,23 +107,23 @@ def run(num_edges: int, share: float, modes: list[str], *, retrain: bool, option
         anew = Node2Vec(**options).fit(after)
         fitted = process_time() - began
         line("learned anew", anew.vectors, fitted)
+        del anew
     total = after.num_nodes * model.num_walks * model.length
     assert model.store is not None
     vectors, contexts = model.vectors.copy(), model.model.contexts.copy()
-    walks, (starts, index) = model.store.blocks[0].copy(), model.store.index
+    walks, index = model.store.walks, model.store.index
     for mode in modes:
         again = Node2Vec(**options)
         again.graph, again.version, again._visits = graph, 1, model._visits.copy()
         again.model.vectors, again.model.contexts = vectors.copy(), contexts.copy()
-        again.store = type(model.store)([walks.copy()], graph.num_nodes, index=(starts, index))
+        again.store = WalkStore(walks.copy(), graph.num_nodes, index=index)
         began = process_time()
         again.update(after, touched, mode=mode)
         spent = process_time() - began
         ratio = float("nan")
         if again.store is not None:
             options_then = {"p": again.p, "q": again.q, "seed": 99}
-            block = np.concatenate(again.store.blocks)
-            ratio = new_edge_ratio(block, after, *new, **options_then)
+            ratio = new_edge_ratio(again.store.walks, after, *new, **options_then)
         cosine = again.drift.cosine if again.drift else float("nan")
         line(
             mode, again.vectors, spent,

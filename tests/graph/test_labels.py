@@ -551,6 +551,17 @@ def test_an_address_of_any_text_is_asked_and_held_by_nobody(labels):
         labels.history("\ud800")
 
 
+@pytest.mark.parametrize("plain", [A, "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq"])
+def test_an_address_in_capitals_is_the_same_address(labels, plain):
+    capitals = plain.upper()
+    labels.add(frame((capitals, "illicit", "forum", 1)))
+    assert labels.as_of(day(2))["address"].to_list() == [plain]
+    assert list(labels.holding([plain, capitals], day(2))) == [plain, capitals]
+    number = labels.appeal(plain, by="owner", reason="sold", at=day(2))
+    labels.rule(number, upheld=True, by="ann", reason="yes", at=day(3))
+    assert labels.as_of(day(4), addresses=[capitals])["label"].to_list() == ["licit"]
+
+
 def test_sources_are_declared_with_their_labels_or_not_at_all(labels):
     news = [Source("new", 7)]
     with pytest.raises(InvalidTable, match="label `illicit`"):

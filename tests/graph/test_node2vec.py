@@ -14,6 +14,7 @@ from chopmark.graph.alignment import aligned, rotation
 from chopmark.graph.ledger import Ledger
 from chopmark.graph.node2vec import Node2Vec
 from chopmark.graph.walks import walk
+from chopmark.graph.walkstore import WalkStore
 
 OPTIONS = {"num_walks": 6, "length": 12, "rate": 0.1, "q": 2.0}
 
@@ -247,6 +248,15 @@ def test_an_update_that_cannot_be_is_refused_before_anything_changes():
     assert model.version == 1
     assert (model.vectors == before[0]).all()
     assert (model.store.walks == before[1]).all()
+
+
+def test_more_walks_than_numbers_go_are_refused_before_anything_changes(monkeypatch):
+    model = fitted()
+    graph, touched = model.graph.with_edges([3], [120])
+    monkeypatch.setattr(WalkStore, "__len__", lambda _: 2**31 - 1)
+    with pytest.raises(InvalidInput, match=r"fewer than 2\^31 walks to keep"):
+        model.update(graph, touched)
+    assert (model.version, model.num_nodes) == (1, 120)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def test_one_wallet_is_one_address_however_it_is_written(tmp_path):
 def test_a_list_in_capitals_is_a_list(folder):
     add_labels(folder, {BECH32.upper(): "illicit", LISTED.upper(): "illicit"})
     risks = AddressRisks(folder)
-    assert [told(risks, one).label for one in (BECH32.upper(), LISTED)] == ["illicit"] * 2
+    asked = (BECH32.upper(), BECH32, LISTED)
+    assert [told(risks, one).label for one in asked] == ["illicit"] * 3
 
 
 def test_a_label_has_the_last_word_on_the_warning(folder):

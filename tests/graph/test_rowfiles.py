@@ -70,6 +70,31 @@ def test_a_base_is_written_anew_when_many_rows_are_others(tmp_path):
     assert not (first / "a.npy").samefile(second / "a.npy")
 
 
+@pytest.mark.parametrize(("length", "appended"), [(1_190, False), (1_300, False), (1_565, True)])
+def test_a_base_is_written_anew_when_what_came_has_no_room_behind_it(tmp_path, length, appended):
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.mkdir(), second.mkdir()
+    facts = write_rows(first, "a", np.arange(1_000), appended=appended)
+    array, kept = open_rows(first, "a", facts, np.int64)
+    array = extended(array, length)
+    facts = write_rows(second, "a", array, kept, appended=appended)
+    assert facts["patch"] is None
+    assert open_rows(second, "a", facts, np.int64)[0].tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_base_is_written_anew_when_it_is_gone_or_another_has_its_name(tmp_path, other):
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.mkdir(), second.mkdir()
+    array, kept = open_rows(first, "a", write_rows(first, "a", np.zeros(100)), np.float64)
+    shutil.rmtree(first)
+    if other:
+        first.mkdir()
+        write_rows(first, "a", np.ones(100))
+    facts = write_rows(second, "a", array, kept)
+    assert not open_rows(second, "a", facts, np.float64, thorough=True)[0].any()
+
+
 def test_where_there_are_no_hard_links_a_base_is_copied(tmp_path, monkeypatch):
     def refused(*_):
         raise PermissionError("no links here")

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from chopmark.datasets.chain import simulate_chain
 from chopmark.errors import DeclarationError, InvalidTable
-from chopmark.graph.tokens import NOBODY, Catalogue, Check, concentration, detect, gather
+from chopmark.graph.tokenchecks import Catalogue, Check
+from chopmark.graph.tokendays import concentration
+from chopmark.graph.tokenevidence import NOBODY, gather
+from chopmark.graph.tokens import detect
 from chopmark.times import EPOCH
 
 HOURS = 3_600
@@ -167,6 +170,14 @@ def test_concentration_of_each_day_is_that_of_loops(moves, top):
         ever = {r[1] for r in rows if r[0] == "a0"}
         assert row["num_buyers"] == len(buyers)
         assert row["num_sellers"] == len(sellers & ever)
+
+
+def test_who_makes_or_burns_a_token_holds_none_of_it():
+    rows = [("maker", f"holder{i}", 1, i, f"x{i}", "t") for i in range(12)]
+    rows += [("holder0", NOBODY, 1, 50, "burnt", "t"), ("ghost", "maker", 20, 60, "back", "t")]
+    day = concentration(gather(frame(rows))).to_dicts()[0]
+    assert day["num_holders"] == 11
+    assert day["top_share"] == pytest.approx(10 / 11)
 
 
 def test_an_air_drop_alone_is_told_but_not_suspect():

@@ -1,5 +1,6 @@
 """A chain in a folder, from transfers to scores and on, with kills and re-organised blocks."""
 
+import json
 import os
 import shutil
 import signal
@@ -179,6 +180,85 @@ def test_updates_of_a_day_each_count_behaviour_as_one_telling_of_all_would(chain
     np.testing.assert_array_equal(chain.run.columns, anew.features(hops=1)[1])
 
 
+def test_who_pays_itself_is_scored_anew(chain, made):
+    place = 17
+    (name,) = chain.ledger.addresses.names(np.array([place]))
+    own = made[1].tail(1).with_columns(
+        pl.col("block") + 1, sender=pl.lit(name), receiver=pl.lit(name), tx=pl.lit("0xself")
+    )  # fmt: skip
+    assert len(chain.take(own)) == 1
+    chain.update()
+    assert_own_behaviour_is_told(chain, place)
+    chain.rewind(int(own["block"][0]) - 1)
+    chain.update()
+    assert_own_behaviour_is_told(chain, place)
+
+
+def assert_own_behaviour_is_told(chain, place):
+    run = chain.run
+    _, wanted = run.behaviour().features([place], hops=0)
+    np.testing.assert_array_equal(run.columns[[place], : wanted.shape[1]], wanted)
+
+
+def test_more_addresses_may_come_than_there_was_room_for(chain, made):
+    old = made[0]["sender"].unique(maintain_order=True).head(200)
+    num = len(old)
+    new = pl.DataFrame(
+        {
+            "sender": old,
+            "receiver": [f"0x{place:040x}" for place in range(1, num + 1)],
+            "amount": 1.0,
+            "happened_at": made[1]["happened_at"].max(),
+            "block": made[1]["block"].max() + 1,
+            "tx": [f"0xnew{place}" for place in range(num)],
+            "place": 0,
+            "asset": "",
+        }
+    ).cast(dict(made[0].schema))
+    chain.take(new)
+    chain.update()
+    run = ChainFolder.open(chain.folder).run
+    assert run.num_addresses == len(chain.ledger.addresses)
+    assert len(run.embedding().vectors) == len(run.behaviour().features(hops=0)[1])
+
+
+def test_flags_of_a_run_that_was_killed_before_they_were_kept_come_with_the_next_update(
+    chain, made, monkeypatch
+):
+    chain.take(made[1])
+    path = chain.folder / "labels.db"
+    path.unlink()
+    with monkeypatch.context() as context:
+        context.setattr(ChainFolder, "_flag", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            chain.update()
+    chain.update()
+    with closing(AddressLabels.open(path)) as labels:
+        flagged = set(labels.as_of("2100-01-01T00:00:00Z")["address"])
+    scores = pl.concat(list(chain.all_risks()))
+    assert flagged == set(scores.filter(pl.col("score") >= chain.run.high)["address"])
+    assert flagged
+
+
+def test_who_has_a_chain_open_knows_what_another_took_in(chain, made):
+    reader = ChainFolder.open(chain.folder)
+    assert reader.run.name == "000001"
+    chain.take(made[1])
+    chain.update()
+    assert pl.concat(list(reader.all_risks())).equals(pl.concat(list(chain.all_risks())))
+    assert reader.update().num_touched == 0
+
+
+def test_whom_a_bound_just_misses_is_not_flagged(chain):
+    path = chain.run.folder / "about.json"
+    about = json.loads(path.read_text())
+    about["bands"]["high"] = float(np.nextafter(float(np.nanmax(chain.run.scores)), 2.0))
+    path.write_text(json.dumps(about))
+    again = ChainFolder.open(chain.folder)
+    assert again._flag() == 0
+    assert current_flags(again) == []
+
+
 def test_rows_that_come_late_are_counted_where_they_belong(chain, made):
     rest = made[1].sort("happened_at", maintain_order=True)
     for part in (rest[60:], rest[:60]):
@@ -271,6 +351,18 @@ def test_bounds_of_scores_trouble_no_more_honest_ones_than_they_say(chain):
     assert one[0.001].precision == 1.0
     none = chainfit.points(np.array([0, 1]), np.array([0.9, 0.5]), np.array([1.0, 1.0]))
     assert all(p.recall == 0 and p.precision is None and p.bound > 0.9 for p in none)
+
+
+def test_a_score_is_a_chance_to_be_illicit_where_labels_name_a_part():
+    given = np.linspace(0.0001, 0.9999, 999)
+    for share in (1.0, 0.5, 0.02):
+        found = chainfit.chance(given, 0.0, share)
+        assert (np.diff(found) > 0).all()
+        assert ((found > 0) & (found < 1)).all()
+        low = found < 0.89
+        np.testing.assert_allclose(found[low], given[low] / share)
+    # A sample of one in four of those without a label: their odds are four times too high.
+    np.testing.assert_allclose(chainfit.chance([0.5, 0.8], np.log(1 / 4)), [0.2, 0.5])
 
 
 def test_labels_of_the_folder_are_learned_from_and_flags_are_kept_but_not_learned(chain, made):

@@ -19,6 +19,7 @@ from chopmark.engine import Application, Engine, replay, replayed
 from chopmark.errors import InvalidInput, ServiceError, StoreError
 from chopmark.events import Entity, Event, MemoryLog, Schema, SqliteLog, Vault
 from chopmark.features import Aggregate, Catalog, Lookup
+from chopmark.graph.risks import AddressRisk, AddressRisks
 from chopmark.graph.scored import AddressScored
 from chopmark.pipelines import exchange
 from chopmark.rules import Effects
@@ -54,9 +55,9 @@ class Sent(Event):
 
 
 class Linked(Event):
-    """A wallet is named as one's own: the user is scored anew."""
+    """A wallet is named as one's own: the user is scored anew, where it is known."""
 
-    user: Annotated[str, Entity("user")]
+    user: Annotated[str, Entity("user")] | None = None
     address: Annotated[str, Entity("address")]
 
 
@@ -391,6 +392,32 @@ def test_a_batch_is_told_of_event_by_event(tmp_path: Path, chain: Path) -> None:
     checked(check)
 
 
+def test_the_addresses_of_a_batch_are_asked_at_once(
+    tmp_path: Path, chain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def of(self: AddressRisks, addresses: list[str]) -> list[AddressRisk]:
+        asked.append(list(addresses))
+        return plainly(self, addresses)
+
+    plainly = AddressRisks.of
+
+    async def check() -> None:
+        async with serving(tmp_path, chain) as (app, client):
+            monkeypatch.setattr(AddressRisks, "of", of)
+            places = (RISKY, SAFE, None, RISKY)
+            batch = [sent(f"s{place}", address) for place, address in enumerate(places)]
+            answer = await post(client, "/v1/assess/batch", batch)
+            bands = [one["values"][2] for one in answer.json()]
+            assert bands == ["high", "usual", None, "high"]
+            assert (asked, len(told(app))) == ([[RISKY, SAFE]], 2)
+            assert (await post(client, "/v1/assess/batch", batch)).json() == answer.json()
+            assert len(asked) == 1
+
+    checked(check)
+
+
 def test_events_that_nobody_decides_about_and_those_refused_tell_nothing(
     tmp_path: Path, chain: Path
 ) -> None:
@@ -415,6 +442,20 @@ def test_an_event_that_has_a_user_scored_anew_is_told_of_too(tmp_path: Path, cha
                 assert (await post(client, "/v1/events", link)).status_code == 200
             decision = (await client.get("/v1/decisions/l1")).json()
             assert decision["values"][:3] == [0.3, "illicit", "raised"]
+            assert len(told(app)) == 1
+
+    checked(check)
+
+
+def test_an_event_of_nobody_is_taken_as_without_chains(tmp_path: Path, chain: Path) -> None:
+    async def check() -> None:
+        async with serving(tmp_path, chain) as (app, client):
+            links = [
+                {"type": "linked", "id": f"l{place}", "address": LISTED, **user, **AT}
+                for place, user in enumerate(({}, {"user": "bo"}))
+            ]
+            answer = await post(client, "/v1/events", links)
+            assert (answer.status_code, answer.json()["taken"]) == (200, 2), answer.text
             assert len(told(app)) == 1
 
     checked(check)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from chopmark.errors import InvalidInput, InvalidTable, StoreError
 from chopmark.features.hashing import mix
+from chopmark.histories.description import read_description
 
 FORMAT = "chopmark-addresses"
 VERSION = 1
@@ -368,22 +369,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def _read_head(folder: Path) -> dict[str, Any]:
-    try:
-        head = json.loads((folder / "head.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"expected addresses in `{folder}`, but it has no `head.json`; make them with "
-            "`AddressBook.create`"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, f"`head.json` cannot be read ({error})") from error
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise StoreError(f"expected `head.json` of format `{FORMAT}` in `{folder}`, got another")
-    if head.get("version") != VERSION:
-        raise StoreError(
-            f"expected addresses of version {VERSION} in `{folder}`, got {head.get('version')!r}; "
-            "update chopmark"
-        )
+    head = read_description(
+        folder / "head.json", format=FORMAT, version=VERSION, what="addresses",
+        make="make them with `AddressBook.create`", again="update chopmark", damaged=_damaged,
+    )  # fmt: skip
     sizes = [head.get(name) for name in ("length", "text_bytes", "names_crc", "texts_crc")]
     slots = head.get("slots")
     if not all(type(size) is int and 0 <= size < 2**48 for size in sizes) or not (

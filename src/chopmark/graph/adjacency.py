@@ -29,6 +29,7 @@ from chopmark.errors import InvalidInput, InvalidTable, StoreError, did_you_mean
 from chopmark.graph import laying
 from chopmark.graph.alias import row_weights
 from chopmark.graph.rowfiles import Kept, kept_of, open_rows, write_rows
+from chopmark.histories.description import read_description
 from chopmark.histories.storage import whole
 
 FORMAT = "chopmark-graph"
@@ -721,22 +722,11 @@ def _laid(
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"expected a folder of a graph at `{folder}`, but it has no `about.json`; make one "
-            "with `Graph.save`"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, f"`about.json` cannot be read ({error})") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise StoreError(f"expected `about.json` of format `{FORMAT}` in `{folder}`, got another")
-    if about.get("version") != VERSION:
-        raise StoreError(
-            f"expected a graph of version {VERSION} in `{folder}`, got {about.get('version')!r}; "
-            "update chopmark, or build it again"
-        )
+    about = read_description(
+        folder / "about.json", format=FORMAT, version=VERSION, what="a graph",
+        make="make one with `Graph.save`", again="update chopmark, or build it again",
+        damaged=_damaged,
+    )  # fmt: skip
     half_life, files = about.get("half_life_days"), about.get("files")
     if not (
         type(about.get("slots")) is int

@@ -48,7 +48,8 @@ ILLICIT, LICIT = "illicit", "licit"
 _APPLICATION_ID = 0x63686F6C  # "chol"
 _LAYOUT_VERSION = 1
 _MOMENT = pl.Datetime("us", "UTC")
-_HEX = re.compile(r"0[xX][0-9a-fA-F]{40}")
+_CAPITALS = r"0[xX][0-9a-fA-F]{40}|(?:BC|TB|BCRT|LTC)1[02-9AC-HJ-NP-Z]+"
+"""Hex of any case, and bech32 in capitals: one address with that in lower case."""
 _Z = 1.96
 _OWN = (APPEALS, SCORES)
 _TABLES = f"""
@@ -761,14 +762,14 @@ def _dated(records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _plain_address(address: pl.Expr) -> pl.Expr:
-    """0x and 40 hex digits in lower case, as they are one address in any case; others as given."""
-    is_hex = address.str.contains(r"^0[xX][0-9a-fA-F]{40}$")
-    return pl.when(is_hex).then(address.str.to_lowercase()).otherwise(address)
+    """0x and 40 hex digits in lower case, and so bech32 in capitals; others as given."""
+    is_one = address.str.contains(rf"^(?:{_CAPITALS})$")
+    return pl.when(is_one).then(address.str.to_lowercase()).otherwise(address)
 
 
 def _plain(address: str) -> str:
     """As `_plain_address`, of one."""
-    return address.lower() if _HEX.fullmatch(address) else address
+    return address.lower() if re.fullmatch(_CAPITALS, address) else address
 
 
 def _address(address: str) -> str:

@@ -17,7 +17,6 @@ says and by how many rows of one `append` said the same before it.
 from __future__ import annotations
 
 import fcntl
-import json
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 from chopmark.errors import InvalidInput, StoreError
 from chopmark.graph.addresses import AddressBook, replace_json, sync_folder, text_hashes
 from chopmark.graph.transfers import arranged, check_transfers
+from chopmark.histories.description import read_description
 from chopmark.histories.storage import BROKEN, write_array
 
 FORMAT = "chopmark-ledger"
@@ -444,22 +444,10 @@ def _map_segment(folder: Path, segment: dict[str, Any], *, thorough: bool) -> Co
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / "ledger.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"expected a ledger in `{folder}`, but it has no `ledger.json`; make one with "
-            "`Ledger.create`"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, f"`ledger.json` cannot be read ({error})") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise StoreError(f"expected `ledger.json` of format `{FORMAT}` in `{folder}`, got another")
-    if about.get("version") != VERSION:
-        raise StoreError(
-            f"expected a ledger of version {VERSION} in `{folder}`, got {about.get('version')!r}; "
-            "update chopmark"
-        )
+    about = read_description(
+        folder / "ledger.json", format=FORMAT, version=VERSION, what="a ledger",
+        make="make one with `Ledger.create`", again="update chopmark", damaged=_damaged,
+    )  # fmt: skip
     if not _sound(about):
         raise _damaged(folder, "`ledger.json` lacks sizes or segments, or has odd ones")
     return about

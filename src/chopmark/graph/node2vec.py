@@ -20,7 +20,6 @@ Graphs", 2019.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +38,7 @@ from chopmark.graph.rowfiles import Kept, kept_of, open_rows, write_rows
 from chopmark.graph.skipgram import SkipGram
 from chopmark.graph.walks import walk
 from chopmark.graph.walkstore import WalkStore
+from chopmark.histories.description import read_description
 from chopmark.histories.storage import whole
 
 FORMAT = "chopmark-node2vec"
@@ -483,7 +483,13 @@ class Node2Vec:
                 f"expected touched nodes of 0 to {graph.num_nodes - 1:,}, got {nodes[0]:,} to "
                 f"{nodes[-1]:,}"
             )
-        if mode != "cheap":
+        if mode != "cheap" and self.store is not None:
+            num = len(self.store) + (graph.num_nodes - before.num_nodes) * self.num_walks
+            if num >= 2**31:
+                raise InvalidInput(
+                    f"expected fewer than 2^31 walks to keep, got {num:,}; take fewer walks, or "
+                    'mode="cheap"'
+                )
             check_repairable(before, graph)
         return before, nodes.astype(np.int64)
 
@@ -509,23 +515,11 @@ class Node2Vec:
 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"expected a folder of a Node2Vec at `{folder}`, but it has no `{path.name}`; make one "
-            "with `Node2Vec.save`"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, f"`{path.name}` cannot be read ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise StoreError(f"expected `{path.name}` of format `{FORMAT}` in `{folder}`, got another")
-    if content.get("version") != VERSION:
-        raise StoreError(
-            f"expected a Node2Vec of version {VERSION} in `{folder}`, got "
-            f"{content.get('version')!r}; update chopmark, or fit again"
-        )
-    return content
+    return read_description(
+        path, folder=folder, format=FORMAT, version=VERSION, what="a Node2Vec",
+        make="make one with `Node2Vec.save`", again="update chopmark, or fit again",
+        damaged=_damaged,
+    )  # fmt: skip
 
 
 def _current(folder: Path) -> str:

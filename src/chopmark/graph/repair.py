@@ -186,10 +186,14 @@ def check_repairable(before: Graph, after: Graph) -> None:
 
 
 def _steps_over(walks: NDArray[np.int32], keys: NDArray[np.int64]) -> int:
-    one, two = walks[:, :-1].astype(np.int64), walks[:, 1:].astype(np.int64)
-    steps = ((one << 32) | two)[two >= 0]
-    place = np.minimum(np.searchsorted(keys, steps), max(len(keys) - 1, 0))
-    return int((keys[place] == steps).sum()) if len(keys) else 0
+    found = 0
+    for low in range(0, len(walks) * bool(len(keys)), 1 << 16):
+        part = walks[low : low + (1 << 16)].astype(np.int64)
+        one, two = part[:, :-1], part[:, 1:]
+        steps = ((one << 32) | two)[two >= 0]
+        place = np.minimum(np.searchsorted(keys, steps), len(keys) - 1)
+        found += int((keys[place] == steps).sum())
+    return found
 
 
 def _arrays(graph: Graph) -> tuple[Any, ...]:

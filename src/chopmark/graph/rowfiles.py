@@ -7,8 +7,9 @@
 A base is never written again. The next version of an array, in a folder of its own, has the same
 base under a second name (a hard link) and its own rows, so saving costs what has changed, any
 folder can be removed, and none depends on another. When the rows are too many, or have no room
-left, a base is written anew. An array that was opened is mapped copy on write, with its room: it
-grows (`extended`) and changes in memory alone, and no page is read before it is needed.
+left, or the base is gone, one is written anew. An array that was opened is mapped copy on write,
+with its room: it grows (`extended`) and changes in memory alone, and no page is read before it is
+needed.
 Serves row H11 of the requirements.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ MOST_CHANGED = 0.25
 _ROOM = 0.125
 _PIECE = 1 << 24
 
+_Stamp = tuple[int, int, int]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
@@ -48,17 +51,20 @@ class Kept:
         Its own ones: rows, bytes, crc32.
     rows : (k,) int64
         Sorted; rows behind those of the base are not among them.
+    stamp
+        What tells the file from another that took its place.
     """
 
     base: Path
     facts: Facts
     rows: NDArray[np.int64]
+    stamp: _Stamp | None
 
     def changed(self, rows: ArrayLike) -> Kept:
         """The same, with more rows that are others by now."""
         more = np.asarray(rows, dtype=np.int64)
         more = more[more < self.facts["rows"]]
-        return Kept(self.base, self.facts, np.union1d(self.rows, more))
+        return replace(self, rows=np.union1d(self.rows, more))
 
 
 def extended(array: NDArray[Any], length: int) -> NDArray[Any]:
@@ -101,7 +107,8 @@ def write_rows(
         known = kept.facts["rows"]
         num_new = len(array) - known
         most = MOST_CHANGED * max(len(array), 1)
-        if num_new >= 0 and len(kept.rows) + (0 if appended else num_new) <= most:
+        few = num_new >= 0 and len(kept.rows) + (0 if appended else num_new) <= most
+        if few and _is_there(kept) and len(array) <= _room_of(kept.base):
             rows = np.concatenate([kept.rows, np.arange(known, len(array))])
             _link(kept.base, folder / f"{name}.npy")
             write_array(folder / f"{name}.rows.npy", rows)
@@ -117,7 +124,8 @@ def kept_of(folder: Path, name: str, facts: Facts, kept: Kept | None) -> Kept:
     """What a folder keeps of an array that `write_rows` has just written to it."""
     nothing = np.empty(0, dtype=np.int64)
     rows = nothing if facts["patch"] is None or kept is None else kept.rows
-    return Kept(folder / f"{name}.npy", facts["base"], rows)
+    path = folder / f"{name}.npy"
+    return Kept(path, facts["base"], rows, _stamp(path))
 
 
 def open_rows(
@@ -154,7 +162,7 @@ def open_rows(
     if patch is None:
         if size != base["rows"]:
             raise StoreError(f"`{name}` has {size:,} rows, and its file {base['rows']:,}")
-        return array, Kept(path, base, rows)
+        return array, Kept(path, base, rows, _stamp(path))
     for part in ("rows", "values"):
         beside = folder / f"{name}.{part}.npy"
         _check_bytes(beside, patch[part]["bytes"])
@@ -169,7 +177,7 @@ def open_rows(
     if not fits or num_new != size - base["rows"]:
         raise StoreError(f"file `{name}.rows.npy` does not tell which rows changed")
     array[rows] = values
-    return array, Kept(path, base, rows[: len(rows) - num_new])
+    return array, Kept(path, base, rows[: len(rows) - num_new], _stamp(path))
 
 
 def _write_base(path: Path, array: NDArray[Any], room: int) -> Facts:
@@ -191,6 +199,24 @@ def _write_base(path: Path, array: NDArray[Any], room: int) -> Facts:
         os.fsync(file.fileno())
         size = os.fstat(file.fileno()).st_size
     return {"rows": len(array), "bytes": size, "crc32": crc}
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def _is_there(kept: Kept) -> bool:
+    """Whether the base was not removed meanwhile, and none of its name has taken its place."""
+    return kept.stamp is not None and _stamp(kept.base) == kept.stamp
+
+
+def _room_of(base: Path) -> int:
+    """Rows that a base has space for."""
+    return len(np.load(base, mmap_mode="r", allow_pickle=False))
 
 
 def _link(base: Path, path: Path) -> None:

@@ -43,6 +43,7 @@ from chopmark.graph.adjacency import MOST_NODES, Directed, Graph, Weight
 from chopmark.graph.bloom import BITS_PER_EDGE, hash_of, mask_of, word_of
 from chopmark.graph.counter import drawn, fraction_of, place_of, stream_of
 from chopmark.graph.steps import BACK, SEARCH, TAKEN, height_of, heights_of, judged, place_in
+from chopmark.histories.description import read_description
 from chopmark.histories.storage import BROKEN, crc_of, whole, write_array
 
 FORMAT = "chopmark-shards"
@@ -491,23 +492,11 @@ def _num_rows(num_nodes: int, place: int, num_shards: int) -> int:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"expected shards of a graph at `{folder}`, but it has no `about.json`; make them "
-            "with `ShardedGraph.of_graph` or `spark.build`"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, f"`about.json` cannot be read ({error})") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise StoreError(f"expected `about.json` of format `{FORMAT}` in `{folder}`, got another")
-    if about.get("version") != VERSION:
-        raise StoreError(
-            f"expected shards of version {VERSION} in `{folder}`, got {about.get('version')!r}; "
-            "update chopmark, or build them again"
-        )
-    return about
+    return read_description(
+        folder / "about.json", format=FORMAT, version=VERSION, what="shards of a graph",
+        make="make them with `ShardedGraph.of_graph` or `sparkshards.build`",
+        again="update chopmark, or build them again", damaged=_damaged,
+    )  # fmt: skip
 
 
 def _damaged(folder: Path, what: str) -> StoreError:

@@ -32,6 +32,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from chopmark.errors import StoreError
 from chopmark.histories.arranging import code_kind
+from chopmark.histories.description import read_description
 
 FORMAT = "chopmark-histories"
 VERSION = 1
@@ -82,18 +83,30 @@ def whole(folder: str | Path) -> Iterator[Path]:
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(
-            f"expected a new folder to write histories to, but `{target}` is there; choose another "
-            "name or remove it"
+            f"expected a new folder to write to, but `{target}` is there; choose another name or "
+            "remove it"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield made
         made.chmod(0o755)
+        for path in (*made.rglob("*"), made):
+            _sync(path)
         os.rename(made, target)
+        _sync(target.parent)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+
+
+def _sync(path: Path) -> None:
+    """Make a file, or the names in a folder, outlast a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_users(folder: Path, users: pl.Series) -> None:
@@ -231,23 +244,11 @@ def read(folder: str | Path, *, thorough: bool) -> dict[str, Any]:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    path = folder / "about.json"
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"expected a folder of histories at `{folder}`, but it has no `about.json`; make one "
-            "with `Histories.save` or `chopmark.histories.build`"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, f"`about.json` cannot be read ({error})") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise StoreError(f"expected `about.json` of format `{FORMAT}` in `{folder}`, got another")
-    if about.get("version") != VERSION:
-        raise StoreError(
-            f"expected histories of version {VERSION} in `{folder}`, got "
-            f"{about.get('version')!r}; update chopmark, or build them again"
-        )
+    about = read_description(
+        folder / "about.json", format=FORMAT, version=VERSION, what="histories",
+        make="make one with `Histories.save` or `chopmark.histories.build`",
+        again="update chopmark, or build them again", damaged=_damaged,
+    )  # fmt: skip
     if not _sound(about):
         raise _damaged(folder, "`about.json` lacks sizes, fields or words, or has odd ones")
     return about

@@ -42,7 +42,7 @@ from chopmark.graph.behaviour import Behaviour
 from chopmark.graph.ledger import Delta, Ledger
 from chopmark.histories.storage import BROKEN, whole
 from chopmark.models import load_scorer
-from chopmark.pipelines.chainfit import fit, scored, shifted
+from chopmark.pipelines.chainfit import chance, fit, scored
 from chopmark.pipelines.chainlabels import TARGET, checked_labels, flag, known, open_labels
 from chopmark.pipelines.chainrun import MODEL, Found, Point, Recipe, Run, table_of, with_rows
 from chopmark.pipelines.chainwhy import AddressWhy, explained
@@ -154,6 +154,8 @@ class ChainFolder:
             raise StoreError(f"`{path}` is damaged: {error}") from error
         if self._run is None or self._run.name != name:
             self._run = Run.open(self.folder / "runs" / str(name))
+            if self._run.mark > self.ledger.mark:  # another process took in more, and made it
+                self.ledger = Ledger.open(self.folder / "ledger")
         return self._run
 
     def take(self, transfers: pl.DataFrame) -> Delta:
@@ -224,7 +226,7 @@ class ChainFolder:
                 table = table_of(names, columns, embedding.vectors)
                 model = fit(table, here, recipe, folder, done)
             with clock("score all addresses") as done:
-                scores = scored(folder, table, model.shift, done)
+                scores = scored(folder, table, model.shift, recipe.known_share, done)
                 scores[_unmoved(names, columns)] = np.nan
             here.select("id", TARGET).write_parquet(folder / "labels.parquet")
             Found(
@@ -265,8 +267,9 @@ class ChainFolder:
         came, went = self.ledger.since(last.mark)
         if not len(came) and not len(went) and not every:
             return Learned(
-                last.name, last.num_addresses, 0, 0, 0, last.held_out, last.points, {}, 0, 0
-            )
+                last.name, last.num_addresses, 0, 0, 0, last.held_out, last.points, {}, 0,
+                self._flag(),  # of a run that was killed before its flags were kept
+            )  # fmt: skip
         load_scorer(last.folder / MODEL), last.labels  # damage is found before the work
         clock = _Clock(told)
         with self._new_run() as (name, folder):
@@ -275,7 +278,9 @@ class ChainFolder:
                 embedding = last.embedding()
                 assert embedding.graph is not None  # it was fitted
                 graph, touched = self._changed(embedding.graph, came, went, recipe, num_nodes)
-                rows = np.arange(num_nodes) if every else _around(graph, touched)
+                # The graph has no transfers to oneself, and behaviour has.
+                moved = np.concatenate([touched, came.touched, went.touched])
+                rows = np.arange(num_nodes) if every else _around(graph, np.unique(moved))
             with clock("count behaviour"):
                 behaviour = self._counted_on(last, came, went, num_nodes)
                 names, fresh = behaviour.features(rows, hops=recipe.hops)
@@ -286,9 +291,8 @@ class ChainFolder:
             with clock("score what was touched") as done:
                 for kept in (MODEL, "labels.parquet"):
                     shutil.copyfile(last.folder / kept, folder / kept)
-                part = scored(
-                    folder, table_of(names, fresh, embedding.vectors[rows]), last.shift, done
-                )
+                table = table_of(names, fresh, embedding.vectors[rows])
+                part = scored(folder, table, last.shift, recipe.known_share, done)
                 part[_unmoved(names, fresh)] = np.nan
                 Found(
                     recipe=recipe, mark=mark, names=names, shift=last.shift,
@@ -346,7 +350,9 @@ class ChainFolder:
     def score_of(self, address: str) -> float | None:
         """The score of an address as the model gives it now, from what is stored of it.
 
-        `risks` reads what the model gave when the address last moved something: the same.
+        `risks` reads what the model gave when the address or a neighbour last moved something: the
+        same after `learn` and `update(every=True)`. Else walks that were repaired may have moved
+        its vector since.
         """
         run = self.run
         (place,) = self.ledger.addresses.ids(pl.Series([address], dtype=pl.String)).tolist()
@@ -354,7 +360,7 @@ class ChainFolder:
             return None
         row = run.row(place)
         score = run.scorer.score_row([row[name] for name in run.scorer.reads])
-        return float(shifted(score, run.shift))
+        return float(chance(score, run.shift, run.recipe.known_share))
 
     # --- steps
 
@@ -371,7 +377,7 @@ class ChainFolder:
     def _flag(self) -> int:
         """Keep on record whom the scores of the run flag, so that they can object; the new ones."""
         run = self.run
-        ids = np.flatnonzero(run.scores >= run.high)
+        ids = np.flatnonzero(run.scores >= np.float64(run.high))  # as who asks by HTTP is told
         flagged = pl.DataFrame(
             {
                 "address": self.ledger.addresses.names(ids),

@@ -1,7 +1,10 @@
 """The model of a chain: fitted to labelled addresses and a sample, judged by rows it has not seen.
 
 Addresses without a label are drawn as if they were licit, and each stands for many. What the
-model says is moved by that, so that a score is a chance at the prevalence of the whole chain.
+model says is moved by that, so that it is a chance at the prevalence of the whole chain: that of
+being labelled illicit. Divided by the share of illicit addresses that labels name it is the chance
+of being illicit (Elkan and Noto, "Learning Classifiers from Only Positive and Unlabeled Data",
+2008), which is the score.
 Figures and bounds are of scores out of fold: each row's is by a model of the others.
 Serves rows H1, H8 and H15 of the requirements.
 """
@@ -29,6 +32,7 @@ SHARES = (0.05, 0.01, 0.005, 0.001)
 """False alarms that a `Point` is told for: shares of addresses that are not illicit."""
 _CHUNK = 50_000
 _MIDDLE = 1e-9
+_SURE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Fitted:
     Attributes
     ----------
     held_out
-        ROC-AUC, PR-AUC, log loss and the prevalence, out of fold.
+        ROC-AUC, PR-AUC, log loss, the prevalence, and how many were expected for each that was
+        found, of being labelled illicit, out of fold.
     points
         What bounds on the score would find, and whom they would trouble.
     shift
@@ -70,35 +75,52 @@ def fit(
     # Each address that was drawn stands for so many; those with a label for themselves.
     stands = np.where(np.arange(len(ids)) < known.height, 1.0, len(others) / max(len(drawn), 1))
     rows = table[ids].with_columns(pl.Series(TARGET, label))
-    shift = float(np.log((label == 0).sum() / stands[label == 0].sum() / recipe.known_share))
+    shift = float(np.log((label == 0).sum() / stands[label == 0].sum()))
     fold = _folds(label, rng)
     told = np.empty(len(ids))
     for place in range(FOLDS):
         held = pl.Series(fold == place)
         apart = EasyML(model=recipe.model, seed=recipe.seed)
         apart.fit(rows.filter(~held), target=TARGET)
-        told[fold == place] = shifted(apart.score(rows.filter(held).drop(TARGET)), shift)
+        told[fold == place] = chance(apart.score(rows.filter(held).drop(TARGET)), shift)
         done((place + 1) / (FOLDS + 1))
     model = EasyML(model=recipe.model, seed=recipe.seed).fit(rows, target=TARGET)
     model.save(folder / MODEL)
-    return Fitted(_judged(label, told, stands), points(label, told, stands), shift)
+    bounds = points(label, chance(told, 0.0, recipe.known_share), stands)
+    return Fitted(_judged(label, told, stands), bounds, shift)
 
 
-def scored(folder: Path, table: pl.DataFrame, shift: float, done: Told) -> NDArray[np.float32]:
+def scored(
+    folder: Path, table: pl.DataFrame, shift: float, known_share: float, done: Told
+) -> NDArray[np.float32]:
     """(k,) what the model of a folder says of rows."""
     scorer = load_scorer(folder / MODEL)
     scores = np.empty(table.height, dtype=np.float32)
     for start in range(0, table.height, _CHUNK):
         part = table[start : start + _CHUNK]
-        scores[start : start + _CHUNK] = shifted(scorer.score(part), shift)
+        scores[start : start + _CHUNK] = chance(scorer.score(part), shift, known_share)
         done(min(1.0, (start + _CHUNK) / max(table.height, 1)))
     return scores
 
 
-def shifted(scores: Any, shift: float) -> NDArray[np.float64]:
-    """Chances with so much added to their log-odds."""
+def chance(scores: Any, shift: float, known_share: float = 1.0) -> NDArray[np.float64]:
+    """Chances to be illicit, of what a model gave for being labelled illicit in its sample.
+
+    Parameters
+    ----------
+    shift
+        Added to the log-odds: what drawing a sample did to them.
+    known_share
+        Of illicit addresses so many are labelled. What then is above `_SURE` is pressed into the
+        rest, so that no two addresses change places.
+    """
     p = np.clip(np.asarray(scores, dtype=np.float64), _MIDDLE, 1 - _MIDDLE)
-    found: NDArray[np.float64] = 1.0 / (1.0 + (1.0 - p) / p * np.exp(-shift))
+    p = 1.0 / (1.0 + (1.0 - p) / p * np.exp(-shift))
+    if known_share < 1.0:
+        sure = _SURE * known_share
+        pressed = 1.0 - (1.0 - _SURE) * (1.0 - p) / (1.0 - sure)
+        p = np.where(p <= sure, p / known_share, pressed)
+    found: NDArray[np.float64] = p
     return found
 
 
@@ -147,6 +169,7 @@ def _judged(
         "pr_auc": float(average_precision_score(label, scores, sample_weight=stands)),
         "log_loss": float(log_loss(label, scores, sample_weight=stands, labels=[0, 1])),
         "prevalence": float(stands[label == 1].sum() / stands.sum()),
+        "expected_over_found": float((scores * stands).sum() / stands[label == 1].sum()),
     }
 
 

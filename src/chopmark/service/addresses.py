@@ -37,6 +37,10 @@ _FIELD = "address"
 _STEP = 256
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 
+Ahead = Mapping[tuple[str | None, str], AddressRisk]
+"""What is known of addresses, by the chain that events name and the address."""
+_NOTHING: Ahead = {}
+
 
 class AskedAddresses(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a question about many addresses."""
@@ -187,23 +191,47 @@ class Addresses:
             await asyncio.sleep(0)
         return _encode(AddressAnswers(risks))
 
-    def tell(self, engine: Engine, event: Event) -> bool:
+    def ahead(self, engine: Engine, events: Sequence[Event]) -> Ahead:
+        """What is known of the addresses of events that `tell` will be called with, asked at once.
+
+        Raises
+        ------
+        Refusal
+            As `risks`.
+        """
+        asked: dict[str | None, dict[str, None]] = {}
+        for event in events:
+            about = _about(engine, event)
+            if about is not None:
+                asked.setdefault(about[0], {})[about[1]] = None
+        return {
+            (chain, risk.address): risk
+            for chain, addresses in asked.items()
+            for risk in self.risks(list(addresses), chain if chain in self.chains else None)
+        }
+
+    def tell(self, engine: Engine, event: Event, ahead: Ahead = _NOTHING) -> bool:
         """Tell the log of the address of an event that is about to be decided about; whether.
 
         Nothing is told of an event that was taken already or will be refused.
+
+        Parameters
+        ----------
+        ahead
+            What `ahead` said of a batch with this event.
 
         Raises
         ------
         Refusal, InvalidEvent, LogUnavailable
             As `risks` and `Engine.assess`; the event is not to be decided about then.
         """
-        if not _has_address(engine.schema, event):
+        about = _about(engine, event)
+        if about is None:
             return False
-        address = getattr(event, _FIELD)
-        if address is None or engine.log.find(event.id) is not None:
-            return False
-        chain = getattr(event, "chain", None)
-        (risk,) = self.risks([address], chain if chain in self.chains else None)
+        chain, address = about
+        risk = ahead.get(about)
+        if risk is None:
+            (risk,) = self.risks([address], chain if chain in self.chains else None)
         last = engine.log.latest(SCORED, address)
         told = last if isinstance(last, AddressScored) else None
         if told is None and risk.score is None and risk.label is None:
@@ -260,6 +288,17 @@ def refuse_told(event: Event) -> None:
 def _first(told: Sequence[AddressRisk]) -> AddressRisk:
     known = [one for one in told if one.score is not None or one.label is not None]
     return min(known, key=lambda one: one.label != ILLICIT) if known else told[0]
+
+
+def _about(engine: Engine, event: Event) -> tuple[str | None, str] | None:
+    """The chain and the address that an event names; None if the log need not be told of one."""
+    if not _has_address(engine.schema, event):
+        return None
+    address = getattr(event, _FIELD)
+    nobody = getattr(event, "user", None) is None  # about whom nothing is decided
+    if address is None or nobody or engine.log.find(event.id) is not None:
+        return None
+    return getattr(event, "chain", None), address
 
 
 def _has_address(schema: Schema, event: Event) -> bool:

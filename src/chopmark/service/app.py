@@ -19,7 +19,7 @@ from chopmark.errors import AlreadyTaken, InvalidInput, LogUnavailable
 from chopmark.events.event import Event
 from chopmark.events.schema import type_name
 from chopmark.rules.orders import ABOUT_RULES
-from chopmark.service.addresses import Addresses, refuse_told
+from chopmark.service.addresses import Addresses, Ahead, refuse_told
 from chopmark.service.answers import (
     REPLAY,
     Header,
@@ -148,10 +148,14 @@ class Service:
                 place=f"{place}.author",
             )
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: Event, ahead: Ahead | None = None) -> None:
         """Before a decision: tell the log what chains say of the event's address."""
         if self.addresses is not None:
-            self.metrics.told += self.addresses.tell(self.engine, event)
+            self.metrics.told += self.addresses.tell(self.engine, event, ahead or {})
+
+    def _ahead(self, events: list[Event]) -> Ahead:
+        """Of a batch: what chains say of all addresses, asked at once."""
+        return {} if self.addresses is None else self.addresses.ahead(self.engine, events)
 
     def assess(self, body: bytes) -> Assessment:
         """The answer to one event; it may go out once its offset is durable.
@@ -182,9 +186,9 @@ class Service:
         try:
             # Each is a group of its own: after a 503 some may be in the log, and whoever
             # repeats the batch gets their recorded answers.
-            assessments = []
+            assessments, ahead = [], self._ahead(events)
             for event in events:
-                self._tell(event)
+                self._tell(event, ahead)
                 assessments.append(engine.assess(event))
         except Exception as error:
             raise self._refused(error) from error
@@ -198,10 +202,11 @@ class Service:
         events = self._checked(body, holder, decide=False)
         engine = self.engine
         try:
-            taken = 0
+            rescored = [one for one in events if type_name(one) in engine.policy.rescored]
+            taken, ahead = 0, self._ahead(rescored)
             for event in events:
                 if type_name(event) in engine.policy.rescored:
-                    self._tell(event)
+                    self._tell(event, ahead)
                 taken += engine.take(event)
         except Exception as error:
             raise self._refused(error) from error

@@ -250,8 +250,7 @@ def _raw_table(
     bitsets: NDArray[np.uint32],
 ) -> NDArray[np.float64]:
     z = np.empty(x.shape[0], np.float64)
-    for i in range(x.shape[0]):
-        z[i] = kernels.trees_raw(x[i], nodes, roots, bitsets)
+    kernels.trees_raw(x, nodes, roots, bitsets, z)
     return z
 
 

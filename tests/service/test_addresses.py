@@ -19,8 +19,8 @@ from chopmark.engine import Application, Engine, replay, replayed
 from chopmark.errors import InvalidInput, ServiceError, StoreError
 from chopmark.events import Entity, Event, MemoryLog, Schema, SqliteLog, Vault
 from chopmark.features import Aggregate, Catalog, Lookup
-from chopmark.graph.risks import AddressRisk, AddressRisks
-from chopmark.graph.scored import AddressScored
+from chopmark.graph.risks import AddressRisks
+from chopmark.graph.scored import AddressRisk, AddressScored
 from chopmark.pipelines import exchange
 from chopmark.rules import Effects
 from chopmark.rules.book import effects_text

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,51 +34,17 @@ from numpy.typing import NDArray
 from chopmark.errors import InvalidInput, StoreError
 from chopmark.graph.addresses import AddressBook
 from chopmark.graph.labels import ILLICIT, AddressLabels, Holding
+from chopmark.graph.scored import AddressRisk, Band
 from chopmark.histories.storage import BROKEN
 
 LOOK_AGAIN_S = 1.0
 """So often the folder is looked at for another run."""
-
-Band = Literal["usual", "raised", "high"]
-Label = Literal["illicit", "licit"]
 
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]{40})")
 _BECH32 = re.compile(r"(?:BC|TB|BCRT|LTC)1[02-9AC-HJ-NP-Z]+")
 _RUN = re.compile(r"[0-9]{1,12}")
 
 _Stamp = tuple[int, int, int]
-
-
-class AddressRisk(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chain says of one address.
-
-    Attributes
-    ----------
-    address : str
-        As it was asked for.
-    chain, run : str
-        Who says so.
-    score : float or None
-        Chance that it is illicit, 0 to 1; None where no transfer of the chain names it.
-    band : "usual", "raised", "high" or None
-        Where the score lies; None without a score, or if the run has no bounds.
-    label : "illicit", "licit" or None
-        What holds of the labels now, whatever the score.
-    category, source : str or None
-        Of the label.
-    warning : str or None
-        A sentence for who is about to send money there, if there is something to warn of.
-    """
-
-    address: str
-    chain: str
-    run: str
-    score: float | None = None
-    band: Band | None = None
-    label: Label | None = None
-    category: str | None = None
-    source: str | None = None
-    warning: str | None = None
 
 
 class AddressRisks:

@@ -1,10 +1,13 @@
-"""What the log learns of an address: its risk at an instant, for features and rules to look up."""
+"""What is told of an address: to who asks, and to the log, for features and rules to look up."""
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from chopmark.events.event import Entity, Event
+
+Band = Literal["usual", "raised", "high"]
+Label = Literal["illicit", "licit"]
 
 
 class AddressScored(Event):
@@ -29,3 +32,35 @@ class AddressScored(Event):
     run: str
     label: Literal["", "illicit", "licit"] = ""
     band: Literal["", "usual", "raised", "high"] = ""
+
+
+class AddressRisk(Struct, frozen=True, kw_only=True):
+    """What a chain says of one address.
+
+    Attributes
+    ----------
+    address : str
+        As it was asked for.
+    chain, run : str
+        Who says so.
+    score : float or None
+        Chance that it is illicit, 0 to 1; None where no transfer of the chain names it.
+    band : "usual", "raised", "high" or None
+        Where the score lies; None without a score, or if the run has no bounds.
+    label : "illicit", "licit" or None
+        What holds of the labels now, whatever the score.
+    category, source : str or None
+        Of the label.
+    warning : str or None
+        A sentence for who is about to send money there, if there is something to warn of.
+    """
+
+    address: str
+    chain: str
+    run: str
+    score: float | None = None
+    band: Band | None = None
+    label: Label | None = None
+    category: str | None = None
+    source: str | None = None
+    warning: str | None = None

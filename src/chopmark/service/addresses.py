@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,11 +24,12 @@ from chopmark.engine import Engine
 from chopmark.errors import InvalidInput, ServiceError, StoreError, did_you_mean
 from chopmark.events.event import Event
 from chopmark.events.schema import MAX_TEXT, Schema, type_name
-from chopmark.graph.labels import ILLICIT
-from chopmark.graph.risks import AddressRisk, AddressRisks
-from chopmark.graph.scored import AddressScored
+from chopmark.graph.scored import AddressRisk, AddressScored
 from chopmark.service.answers import Refusal, unavailable
 from chopmark.times import moment
+
+if TYPE_CHECKING:
+    from chopmark.graph.risks import AddressRisks
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class Addresses:
         `.` and `-`.
     """
 
-    def __init__(self, chains: Sequence[AddressRisks]) -> None:
+    def __init__(self, chains: "Sequence[AddressRisks]") -> None:
         self.chains: Mapping[str, AddressRisks] = {one.name: one for one in chains}
         self._troubles: dict[str, str] = {}
         if not chains or len(self.chains) != len(chains):
@@ -98,7 +100,10 @@ class Addresses:
         StoreError
             If a folder has no chain that was learned.
         """
-        opened = []
+        # Who serves no chain pays for no table library.
+        from chopmark.graph.risks import AddressRisks
+
+        opened: list[AddressRisks] = []
         try:
             for text in chains:
                 name, equals, folder = text.partition("=")
@@ -287,7 +292,7 @@ def refuse_told(event: Event) -> None:
 
 def _first(told: Sequence[AddressRisk]) -> AddressRisk:
     known = [one for one in told if one.score is not None or one.label is not None]
-    return min(known, key=lambda one: one.label != ILLICIT) if known else told[0]
+    return min(known, key=lambda one: one.label != "illicit") if known else told[0]
 
 
 def _about(engine: Engine, event: Event) -> tuple[str | None, str] | None:

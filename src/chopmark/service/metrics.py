@@ -6,12 +6,14 @@ families only when someone asks. One thread counts (the event loop), the same on
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from chopmark.graph.risks import AddressRisks
+if TYPE_CHECKING:
+    from chopmark.graph.risks import AddressRisks
 
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -94,7 +96,7 @@ class Metrics:
         *,
         gauges: dict[str, tuple[str, float]],
         info: dict[str, str],
-        chains: Mapping[str, AddressRisks] | None = None,
+        chains: "Mapping[str, AddressRisks] | None" = None,
     ) -> bytes:
         """All metrics in Prometheus' text format.
 
@@ -145,7 +147,7 @@ class Metrics:
             yield CounterMetricFamily(f"chopmark_{name}", text, value=value)
 
 
-def _of_chains(chains: Mapping[str, AddressRisks]) -> Iterator[Metric]:
+def _of_chains(chains: "Mapping[str, AddressRisks]") -> Iterator[Metric]:
     for risks in chains.values():
         risks.follow()  # also where nobody asks of addresses
     for name, text, value in (

@@ -8,8 +8,7 @@ import msgspec
 from chopmark.decisions.decision import Decision
 from chopmark.events.event import Event
 from chopmark.events.schema import MAX_TEXT, Schema, type_name
-from chopmark.graph.risks import AddressRisk
-from chopmark.graph.scored import AddressScored
+from chopmark.graph.scored import AddressRisk, AddressScored
 from chopmark.service.addresses import MAX_ADDRESSES
 from chopmark.service.bodies import MAX_BATCH, MAX_BODY_BYTES
 

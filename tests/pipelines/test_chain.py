@@ -349,6 +349,14 @@ def test_bounds_of_scores_trouble_no_more_honest_ones_than_they_say(chain):
     assert one[0.001].bound == 0.8
     assert one[0.001].recall == pytest.approx(2 / 3)
     assert one[0.001].precision == 1.0
+    # Half of the illicit have no label: the two without one that 0.3 flags are taken for those.
+    half = {
+        point.false_positive_share: point
+        for point in chainfit.points(label, scores, stands, known_share=0.5)
+    }
+    assert half[0.001].bound == 0.3
+    assert half[0.001].recall == 1.0
+    assert half[0.001].precision == 1.0
     none = chainfit.points(np.array([0, 1]), np.array([0.9, 0.5]), np.array([1.0, 1.0]))
     assert all(p.recall == 0 and p.precision is None and p.bound > 0.9 for p in none)
 

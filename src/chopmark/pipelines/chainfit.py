@@ -88,7 +88,7 @@ def fit(
         done((place + 1) / (FOLDS + 1))
     model = EasyML(model=recipe.model, seed=recipe.seed).fit(rows, target=TARGET)
     model.save(folder / MODEL)
-    bounds = points(label, chance(told, 0.0, recipe.known_share), stands)
+    bounds = points(label, chance(told, 0.0, recipe.known_share), stands, recipe.known_share)
     return Fitted(_judged(label, told, stands), bounds, shift)
 
 
@@ -132,7 +132,10 @@ def chance(scores: Any, shift: float, known_share: float = 1.0) -> NDArray[np.fl
 
 
 def points(
-    label: NDArray[Any], scores: NDArray[np.float64], stands: NDArray[np.float64]
+    label: NDArray[Any],
+    scores: NDArray[np.float64],
+    stands: NDArray[np.float64],
+    known_share: float = 1.0,
 ) -> tuple[Point, ...]:
     """For each of `SHARES` the lowest bound that flags no more of those that are not illicit.
 
@@ -140,25 +143,30 @@ def points(
     ----------
     label, scores, stands : (m,)
         1 or 0, a chance, and for how many addresses of the chain a row stands.
+    known_share
+        Of illicit addresses so many have a 1; the others stand among those with a 0, at the same
+        scores.
     """
     order = np.argsort(-scores, kind="stable")
     score, bad = scores[order], label[order] == 1
-    good = np.cumsum(np.where(bad, 0.0, stands[order]))
     found = np.cumsum(np.where(bad, stands[order], 0.0))
+    hidden = found * (1.0 - known_share) / known_share
+    good = np.cumsum(np.where(bad, 0.0, stands[order])) - hidden
+    good = np.maximum.accumulate(np.maximum(good, 0.0))
     last = np.flatnonzero(np.diff(score, append=-1.0))  # rows of one score are flagged together
     told = []
     for share in SHARES:
         fits = last[good[last] <= share * good[-1]]
         if len(fits):
             place = int(fits[-1])
-            bound, flagged, caught = float(score[place]), good[place], found[place]
+            bound, flagged, caught = float(score[place]), good[place], found[place] / known_share
         else:  # even the highest scores have too many among them
             bound, flagged, caught = float(np.nextafter(score[0], 2.0)), 0.0, 0.0
         told.append(
             Point(
                 false_positive_share=share,
                 bound=bound,
-                recall=float(caught / found[-1]),
+                recall=float(caught * known_share / found[-1]),
                 precision=float(caught / (caught + flagged)) if caught + flagged else None,
             )
         )

@@ -16,12 +16,11 @@ from chopmark.datasets.exchange import SCHEMA as EXCHANGE
 from chopmark.errors import InvalidInput, InvalidTable, StoreError
 from chopmark.events import Schema
 from chopmark.features import Catalog, Fold, from_frame
-from chopmark.graph.behaviour import (
-    Behaviour,
+from chopmark.graph.behaviour import Behaviour, feature_names
+from chopmark.graph.transferevents import (
     Transfer,
     address_features,
     catalog_names,
-    feature_names,
     transfer_events,
 )
 

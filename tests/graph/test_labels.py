@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chopmark.errors import InvalidInput, InvalidTable, StoreError
+from chopmark.graph.labelaccounts import false_positives, flag_outcomes
 from chopmark.graph.labels import AddressLabels, Holding, Source
 from chopmark.times import EPOCH
 
@@ -274,9 +275,9 @@ def test_what_holds_and_who_was_wrong_is_what_a_plain_reading_of_the_records_say
             assert {r[0]: r[1:] for r in some.iter_rows()} == {
                 key: row for key, row in plain.table(when).items() if key != "c"
             }
-            wrong = labels.false_positives(day(when))
+            wrong = false_positives(labels, day(when))
             assert {row[0]: row[1:8] for row in wrong.iter_rows()} == plain.errors(when)
-            outcomes = labels.flag_outcomes(day(when))
+            outcomes = flag_outcomes(labels, day(when))
             told = plain.outcomes(when)
             assert [row[1:6] for row in outcomes.iter_rows()] == ([] if told is None else [told])
             asked_for = {
@@ -343,7 +344,7 @@ def test_false_positives_are_counted_for_each_source(labels):
         labels.rule(number, upheld=upheld, by="a", reason="r", at=day(3))
     labels.appeal("addr3", by="o", reason="r", at=day(4))
     labels.retract("addr4", source="forum", by="forum", reason="typing error", at=day(4))
-    found = {row["source"]: row for row in labels.false_positives(day(5)).iter_rows(named=True)}
+    found = {row["source"]: row for row in false_positives(labels, day(5)).iter_rows(named=True)}
     assert set(found) == {"court", "forum"}
     forum = found["forum"]
     counts = [forum[f"num_{x}"] for x in ("illicit", "retracted", "appealed", "ruled", "upheld")]
@@ -352,7 +353,7 @@ def test_false_positives_are_counted_for_each_source(labels):
     # Wilson's interval of 3 in 10, from Brown, Cai and DasGupta's formula by hand.
     assert (forum["low"], forum["high"]) == pytest.approx((0.1078, 0.6032), abs=1e-3)
     assert found["court"]["wrong_share"] == 1.0
-    early = labels.false_positives(day(2))
+    early = false_positives(labels, day(2))
     assert early["num_upheld"].to_list() == [0, 0]
 
 
@@ -454,7 +455,7 @@ def test_whom_a_score_flags_may_appeal_and_counts_as_its_error_when_upheld(label
     labels.add(frame(("b", "licit", "forum", 4)))
     assert labels.flag(flagged((A, 0.9)), by="000002", at=day(5)) == (0, 2)
     assert labels.history("c")["reason"].to_list() == [None, "flagged no more"]
-    (scores,) = labels.false_positives(day(5)).iter_rows(named=True)
+    (scores,) = false_positives(labels, day(5)).iter_rows(named=True)
     assert scores["source"] == "scores"
     assert [scores[f"num_{x}"] for x in ("illicit", "retracted", "upheld", "overruled")] == [
         3, 2, 1, 1
@@ -517,26 +518,26 @@ def test_a_score_is_judged_by_labels_that_came_after_its_flags(labels):
     labels.add(frame(("n0", "illicit", "forum", 3), ("n1", "illicit", "forum", 5)))
     labels.flag(flagged(*[(name, 0.9) for name in names]), by="1", at=day(5))
     labels.flag(flagged(*[(name, 0.9) for name in [*names, "late"]]), by="2", at=day(40))
-    assert labels.flag_outcomes(day(4)).is_empty()
+    assert flag_outcomes(labels, day(4)).is_empty()
     labels.add(
         frame(("n2", "illicit", "court", 6), ("n3", "licit", "forum", 7),
               ("n2", "licit", "list", 8), ("late", "illicit", "forum", 41))
     )  # fmt: skip
-    (row,) = labels.flag_outcomes(day(9)).iter_rows(named=True)
+    (row,) = flag_outcomes(labels, day(9)).iter_rows(named=True)
     assert [row[f"num_{x}"] for x in ("flagged", "known", "new", "illicit", "licit")] == [
         6, 2, 4, 1, 1
     ]  # fmt: skip
     # Wilson's interval of 1 in 4, by hand.
     assert (row["precision"], row["low"], row["high"]) == pytest.approx((0.25, 0.0456, 0.6994),
                                                                         abs=1e-4)  # fmt: skip
-    months = labels.flag_outcomes(day(50), by_month=True)
+    months = flag_outcomes(labels, day(50), by_month=True)
     assert months["month"].to_list() == [day(0), day(31)]
     assert months["num_illicit"].to_list() == [1, 1]
     assert months["num_flagged"].to_list() == [6, 1]
     labels.flag(flagged(("n0", 0.9)), by="3", at=day(60))
     labels.add(frame(*[("x", "licit", "forum", 70)]))
     labels.flag(flagged(("n0", 0.9), ("x", 0.9)), by="4", at=day(100))
-    nobody_new = labels.flag_outcomes(day(101), by_month=True).row(-1, named=True)
+    nobody_new = flag_outcomes(labels, day(101), by_month=True).row(-1, named=True)
     assert (nobody_new["num_new"], nobody_new["precision"], nobody_new["low"]) == (0, None, None)
 
 
@@ -647,7 +648,7 @@ def test_a_source_is_overruled_by_a_better_one_that_spoke_later(labels):
     labels.add(frame(("both", "illicit", "forum", 3), ("both", "illicit", "court", 4)))
     labels.add(frame(("again", "illicit", "forum", 3), ("again", "licit", "court", 4),
                      ("again", "illicit", "court", 5)))  # fmt: skip
-    found = {row["source"]: row for row in labels.false_positives(day(9)).iter_rows(named=True)}
+    found = {row["source"]: row for row in false_positives(labels, day(9)).iter_rows(named=True)}
     assert (found["forum"]["num_illicit"], found["forum"]["num_overruled"]) == (6, 1)
     assert found["analyst"]["num_overruled"] == 0
     assert found["forum"]["num_wrong"] == 1

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chopmark.errors import ArtifactError
-from chopmark.models import Trees
+from chopmark.models import Trees, kernels
 from chopmark.models.tree import Tree, last_within_float32, leaf, words_of
 
 NUM_COLUMNS = 6
@@ -65,6 +65,14 @@ def test_equal_to_lightgbm(parameters):
     # -0.5 is category 0 to LightGBM (it cuts towards zero) and a negative, hence unseen, code here.
     x_known = x[:, 0] != -0.5
     assert np.abs(trees.raw(x) - expected)[x_known].max() <= 1e-12
+
+
+def test_a_row_alone_has_the_bits_that_it_has_in_a_table_of_several_blocks():
+    trees = Trees.from_lightgbm(train().model_to_string())
+    x = strange_rows()
+    assert kernels.BLOCK < len(x) < 2 * kernels.BLOCK  # one that is full, one that is not
+    alone = [trees.raw(x[[place]])[0] for place in range(len(x))]
+    assert trees.raw(x).tolist() == alone
 
 
 def come_back(trees):

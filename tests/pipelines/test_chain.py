@@ -374,10 +374,11 @@ def test_a_score_is_a_chance_to_be_illicit_where_labels_name_a_part():
 
 
 def test_labels_of_the_folder_are_learned_from_and_flags_are_kept_but_not_learned(chain, made):
-    flagged = set(chain.folder.joinpath("labels.db").exists() and current_flags(chain))
     bound = chain.run.high
     every = pl.concat(list(chain.all_risks()))
-    assert flagged == set(every.filter(pl.col("score") >= bound)["address"])
+    flagged = set(every.filter(pl.col("score") >= bound)["address"])
+    assert flagged
+    assert set(current_flags(chain)) == flagged
     with pytest.raises(InvalidTable, match=r"at least 10 illicit addresses .* got 0 of 0"):
         chain.learn(None, RECIPE)
     record(chain.folder, made[2], source="court", rank=1, category="fraud")
@@ -450,6 +451,12 @@ def test_the_newest_label_counts_by_instant_and_not_by_text(made):
 def test_a_recipe_that_cannot_be_is_refused(wrong):
     with pytest.raises(InvalidInput, match="expected"):
         Recipe(**wrong)
+
+
+def test_a_share_of_labels_that_would_make_most_of_the_chain_illicit_is_refused(chain, made):
+    with pytest.raises(InvalidInput, match=r"known_share.*got 0\.001: of its .* would be illicit"):
+        chain.learn(made[2], replace(RECIPE, known_share=0.001))
+    assert chain.run.name == "000001"
 
 
 def test_too_few_that_are_not_illicit_is_said_before_the_work(chain, made):

@@ -341,7 +341,8 @@ def _show(learned: "Learned", folder: Path) -> None:
         table("What a bound on the score does, on rows held out", titles, shown)
     if learned.num_flagged:
         console.print(
-            f"{learned.num_flagged:,} addresses newly flagged (the last row); they may appeal: "
+            f"{learned.num_flagged:,} addresses newly flagged, from a score of "
+            f"{number(learned.points[-1].bound)} on; they may appeal: "
             f"`chopmark chain labels appeal {folder} ADDRESS`",
             highlight=False,
             soft_wrap=True,

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from chopmark.cli.show import console, number, say, table
 from chopmark.errors import InvalidInput
+from chopmark.graph import labelaccounts as accounts
 from chopmark.graph.labels import ILLICIT, LICIT, SCORES, AddressLabels
 from chopmark.times import instant, moment, now
 
@@ -202,11 +203,11 @@ def false_positives(folder: Folder, *, at: At = None) -> None:
     """Show how often each source, and the scores, called an address illicit that was not."""
     when = _moment(at)
     with _opened(folder) as labels:
-        found = labels.false_positives(when)
+        found = accounts.false_positives(labels, when)
         ranks = labels.sources
         flags = [
-            *labels.flag_outcomes(when, by_month=True).iter_rows(named=True),
-            *labels.flag_outcomes(when).iter_rows(named=True),
+            *accounts.flag_outcomes(labels, when, by_month=True).iter_rows(named=True),
+            *accounts.flag_outcomes(labels, when).iter_rows(named=True),
         ]
     counts = ("illicit", "retracted", "appealed", "ruled", "upheld", "overruled", "wrong")
     table(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,15 @@ from numpy.typing import NDArray
 from chopmark.errors import InvalidInput, InvalidTable, StoreError
 from chopmark.features.hashing import mix
 from chopmark.histories.description import read_description
+from chopmark.histories.storage import sync
 
 FORMAT = "chopmark-addresses"
 VERSION = 1
 WIDTH = 21
 HEX, LONG = 255, 254  # else the first byte is the length of a text of up to 20 bytes
 MOST = 2**31 - 2
+_CAPITALS = r"0[xX][0-9a-fA-F]{40}|(?:BC|TB|BCRT|LTC)1[02-9AC-HJ-NP-Z]+"
+"""Hex of any case, and bech32 in capitals: one address with that in lower case."""
 _PIECE = 1 << 16
 _FEWEST_SLOTS = 1 << 10
 # The value of each byte as a hex digit, 16 where it is none.
@@ -356,16 +360,24 @@ def replace_json(path: Path, content: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(made, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def folded(address: str) -> str:
+    """An address as it is looked up: what may be written in any case in lower case.
+
+    Examples
+    --------
+    >>> folded("0X" + "AB" * 20) == "0x" + "ab" * 20, folded("Alice")
+    (True, 'Alice')
+    """
+    return address.lower() if re.fullmatch(_CAPITALS, address) else address
+
+
+def folded_column(address: pl.Expr) -> pl.Expr:
+    """`folded` of a column."""
+    is_one = address.str.contains(rf"^(?:{_CAPITALS})$")
+    return pl.when(is_one).then(address.str.to_lowercase()).otherwise(address)
 
 
 def _read_head(folder: Path) -> dict[str, Any]:

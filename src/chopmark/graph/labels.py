@@ -19,7 +19,6 @@ list. What a model learns from leaves this source out. Serves rows H8 and H15.
 
 import json
 import os
-import re
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -31,12 +30,11 @@ from threading import RLock
 from typing import Any, Self
 from uuid import uuid4
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from chopmark.errors import InvalidInput, InvalidTable, StoreError, did_you_mean
-from chopmark.graph.addresses import sync_folder
+from chopmark.graph.addresses import folded, folded_column
+from chopmark.histories.storage import sync
 from chopmark.times import instant, moment, now
 
 APPEALS = "appeals"
@@ -48,9 +46,6 @@ ILLICIT, LICIT = "illicit", "licit"
 _APPLICATION_ID = 0x63686F6C  # "chol"
 _LAYOUT_VERSION = 1
 _MOMENT = pl.Datetime("us", "UTC")
-_CAPITALS = r"0[xX][0-9a-fA-F]{40}|(?:BC|TB|BCRT|LTC)1[02-9AC-HJ-NP-Z]+"
-"""Hex of any case, and bech32 in capitals: one address with that in lower case."""
-_Z = 1.96
 _OWN = (APPEALS, SCORES)
 _TABLES = f"""
 BEGIN;
@@ -176,7 +171,7 @@ class AddressLabels:
                     [(APPEALS, 0), *((source.name, source.rank) for source in sources)],
                 )
             os.link(made, path)  # and, unlike a move, replaces none
-            sync_folder(path.parent)
+            sync(path.parent)
         except FileExistsError as error:
             raise StoreError(
                 f"expected a new file for labels, but {path} is there; open it"
@@ -334,7 +329,7 @@ class AddressLabels:
                 "against one, and rule on it"
             )
         with self._transaction():
-            if source not in {row[4] for row in self._opinions(when, of=[address])}:
+            if source not in {row[4] for row in self.opinions(when, of=[address])}:
                 raise InvalidInput(
                     f"expected a label of `{source}` for {address} at {at.isoformat()}, got none; "
                     "see `history`"
@@ -356,7 +351,7 @@ class AddressLabels:
         address, when = _address(address), int(instant(at))
         _check_words(by, reason)
         with self._transaction():
-            held = _held(self._opinions(when, of=[address]), self.sources)
+            held = _held(self.opinions(when, of=[address]), self.sources)
             if address not in held or held[address][0][2] != ILLICIT:
                 raise InvalidInput(
                     f"expected an address that is labelled illicit at {at.isoformat()}, got "
@@ -383,8 +378,8 @@ class AddressLabels:
         when = int(instant(at))
         _check_words(by, reason)
         with self._transaction():
-            found = self._frame("WHERE number = ? AND kind = 'appeal'", appeal)
-            ruled = self._frame("WHERE appeal = ? AND kind = 'ruling'", appeal)
+            found = self.records("WHERE number = ? AND kind = 'appeal'", appeal)
+            ruled = self.records("WHERE appeal = ? AND kind = 'ruling'", appeal)
             if found.is_empty() or not ruled.is_empty() or found["known_at"][0] > when:
                 raise InvalidInput(
                     f"expected an open appeal that came before {at.isoformat()}, got number "
@@ -420,8 +415,8 @@ class AddressLabels:
             address, label, category, source, confidence, known_at, until, num_sources (whose
             labels hold), is_disputed (they do not agree).
         """
-        of = None if addresses is None else list(map(_plain, addresses))
-        held = _held(self._opinions(int(instant(moment)), without=without, of=of), self.sources)
+        of = None if addresses is None else list(map(folded, addresses))
+        held = _held(self.opinions(int(instant(moment)), without=without, of=of), self.sources)
         rows = [(*row[1:], num, disputed) for row, num, disputed in held.values()]
         found = pl.DataFrame(rows, schema=_HOLDS, orient="row").sort("address")
         return _dated(found)
@@ -441,8 +436,8 @@ class AddressLabels:
             As of when; None: now.
         """
         when = int(now()) if moment is None else int(instant(moment))
-        plain = {address: _plain(address) for address in addresses}
-        opinions = self._opinions(when, without=(SCORES,), of=list(plain.values()))
+        plain = {address: folded(address) for address in addresses}
+        opinions = self.opinions(when, without=(SCORES,), of=list(plain.values()))
         held = _held(opinions, self.sources)
         return {
             address: Holding(*held[name][0][2:5]) for address, name in plain.items() if name in held
@@ -450,132 +445,18 @@ class AddressLabels:
 
     def history(self, address: str) -> pl.DataFrame:
         """All records of an address in the order in which they were written."""
-        return _dated(self._frame("WHERE address = ?", _address(address)))
+        return _dated(self.records("WHERE address = ?", _address(address)))
 
     def appeals(self, moment: datetime | str) -> pl.DataFrame:
         """All appeals up to an instant: number, address, by, reason, known_at, upheld (or null)."""
         when = int(instant(moment))
-        records = self._frame("WHERE kind IN ('appeal', 'ruling') AND known_at <= ?", when)
+        records = self.records("WHERE kind IN ('appeal', 'ruling') AND known_at <= ?", when)
         rulings = records.filter(pl.col("kind") == "ruling").select(
             number="appeal", upheld=pl.col("label") == LICIT
         )
         asked = records.filter(pl.col("kind") == "appeal")
         found = asked.join(rulings, on="number", how="left", maintain_order="left")
         return _dated(found).select("number", "address", "by", "reason", "known_at", "upheld")
-
-    def false_positives(self, moment: datetime | str) -> pl.DataFrame:
-        """How often each source called an address illicit that was not, as far as it is known.
-
-        An address counts as wrong if, after the source had labelled it, an appeal was upheld, or
-        a source of a better rank called it licit and still does, or the source took its label
-        back. Flags of scores (`SCORES`) are taken back whenever the score falls, for it follows
-        what it learns and a bound that is moved; that says nothing of whether the flag was right
-        when it was made, so it is shown and not counted as wrong. Who never appeals and whom
-        nobody looks at is not seen: the share is a lower bound of the true one. It is the share
-        of what was flagged, as 1 - precision is, and not of all who are licit.
-
-        Returns
-        -------
-        pl.DataFrame
-            One row per source with illicit labels: source, num_illicit, num_retracted,
-            num_appealed, num_ruled, num_upheld, num_overruled (by a better source), num_wrong,
-            wrong_share (of num_illicit), low and high (its Wilson interval, 95 %).
-        """
-        when = int(instant(moment))
-        ranks = self.sources
-        records = self._frame(
-            "WHERE known_at <= ?", when, columns=("kind", "address", "label", "source", "known_at")
-        )
-        by_kind = {str(kind[0]): part for kind, part in records.group_by("kind")}
-        none = records.clear()
-        first = (
-            by_kind.get("label", none)
-            .filter(pl.col("label") == ILLICIT)
-            .group_by("source", "address")
-            .agg(pl.col("known_at").min())
-        )
-
-        def later(part: pl.DataFrame, on: list[str], name: str) -> pl.DataFrame:
-            hits = first.join(part.select(*on, at="known_at"), on=on, how="inner")
-            hits = hits.filter(pl.col("at") >= pl.col("known_at"))
-            return hits.select("source", "address").unique().with_columns(pl.lit(True).alias(name))
-
-        licit = pl.DataFrame(
-            [(row[1], ranks[row[4]], row[6]) for row in self._opinions(when, without=(APPEALS,))
-             if row[2] == LICIT],
-            schema={"address": pl.String, "better": pl.Int64, "at": pl.Int64}, orient="row",
-        )  # fmt: skip
-        overruled = first.join(licit, on="address", how="inner").filter(
-            pl.col("better") < pl.col("source").replace_strict(ranks, return_dtype=pl.Int64),
-            pl.col("at") > pl.col("known_at"),
-        )
-        rulings = by_kind.get("ruling", none)
-        marks = {
-            "num_retracted": later(by_kind.get("retraction", none), ["source", "address"], "x"),
-            "num_appealed": later(by_kind.get("appeal", none), ["address"], "x"),
-            "num_ruled": later(rulings, ["address"], "x"),
-            "num_upheld": later(rulings.filter(pl.col("label") == LICIT), ["address"], "x"),
-            "num_overruled": overruled.select("source", "address", x=pl.lit(True)).unique(),
-        }
-        table = first
-        for name, part in marks.items():
-            table = table.join(part.rename({"x": name}), on=["source", "address"], how="left")
-        table = table.with_columns(pl.col(*marks).fill_null(value=False))
-        taken_back = pl.col("num_retracted") & (pl.col("source") != SCORES)
-        wrong = pl.col("num_upheld") | pl.col("num_overruled") | taken_back
-        found = (
-            table.group_by("source")
-            .agg(
-                pl.len().cast(pl.Int64).alias("num_illicit"),
-                pl.col(*marks).sum().cast(pl.Int64),
-                wrong.sum().cast(pl.Int64).alias("num_wrong"),
-            )
-            .sort("source")
-        )
-        return _with_shares(found, "num_wrong", "num_illicit", "wrong_share")
-
-    def flag_outcomes(self, moment: datetime | str, *, by_month: bool = False) -> pl.DataFrame:
-        """What other sources later said of those whom a score had flagged.
-
-        Whoever had a label of any source when the flag came says nothing of the score, which may
-        have learned that label: they are counted apart, in `num_known`. Of the others those are
-        counted whom a label that came later holds for illicit, or for licit (an upheld appeal
-        too). Nobody looks at all of them, so the share of illicit ones is a lower bound of the
-        score's precision, and 1 - `num_licit` / `num_new` an upper one. A source that repeats
-        our flags would confirm us by ourselves: declare none.
-
-        Returns
-        -------
-        pl.DataFrame
-            One row, or one per month of first flags: month (its first instant; null without
-            `by_month`), num_flagged, num_known, num_new, num_illicit, num_licit, precision
-            (num_illicit / num_new, null if there are none), low and high (its Wilson interval,
-            95 %). Without flags no row.
-        """
-        when = int(instant(moment))
-        records = self._frame(
-            "WHERE known_at <= ? AND kind = 'label'", when,
-            columns=("address", "source", "known_at"),
-        )  # fmt: skip
-        is_flag = pl.col("source") == SCORES
-        flagged = records.filter(is_flag).group_by("address").agg(pl.col("known_at").min())
-        told = records.filter(~is_flag).group_by("address").agg(told_at=pl.col("known_at").min())
-        held = self.as_of(moment, without=(SCORES,)).select("address", "label")
-        rows = flagged.join(told, on="address", how="left").join(held, on="address", how="left")
-        new = (pl.col("told_at") > pl.col("known_at")) | pl.col("told_at").is_null()
-        month = pl.col("known_at").cast(_MOMENT).dt.truncate("1mo")
-        rows = rows.select(
-            month=month if by_month else pl.lit(None, dtype=_MOMENT),
-            num_known=~new,
-            num_new=new,
-            num_illicit=new & (pl.col("label") == ILLICIT),
-            num_licit=new & (pl.col("label") == LICIT),
-        )
-        sums = pl.col("num_known", "num_new", "num_illicit", "num_licit").sum().cast(pl.Int64)
-        found = rows.group_by("month").agg(
-            pl.len().cast(pl.Int64).alias("num_flagged"), sums
-        ).sort("month")  # fmt: skip
-        return _with_shares(found, "num_illicit", "num_new", "precision")
 
     def _declare(self, source: Source) -> None:
         known = self.sources.get(source.name)
@@ -589,10 +470,25 @@ class AddressLabels:
                 "INSERT INTO sources VALUES (?, ?)", (source.name, source.rank)
             )
 
-    def _opinions(
+    def opinions(
         self, when: int, *, without: Collection[str] = (), of: Sequence[str] | None = None
     ) -> list[tuple[Any, ...]]:
-        """Of each source and address the newest label, if it holds at an instant."""
+        """Of each source and address the newest label, if it holds at an instant.
+
+        Parameters
+        ----------
+        when : int
+            Microseconds since 1970.
+        without
+            Sources that are not asked.
+        of
+            Addresses, all if not given.
+
+        Returns
+        -------
+        list of tuple
+            In the order of the columns of `records`.
+        """
         values = {"moment": when, "without": json.dumps(list(without))}
         if of is not None:
             values["addresses"] = json.dumps(of)
@@ -609,9 +505,16 @@ class AddressLabels:
         last = self._connection.execute("SELECT max(number) FROM records").fetchone()[0]
         return int(last or 0)
 
-    def _frame(
+    def records(
         self, where: str, *values: Any, columns: Collection[str] = tuple(_RECORDS)
     ) -> pl.DataFrame:
+        """Records as they were written, times as microseconds, for the conditions of a query.
+
+        Parameters
+        ----------
+        where
+            SQL behind the table's name, with a question mark for each of `values`.
+        """
         rows = self._rows(
             f"SELECT {', '.join(columns)} FROM records {where} ORDER BY number", *values
         )
@@ -667,7 +570,7 @@ def label_rows(frame: pl.DataFrame, sources: Collection[str]) -> pl.DataFrame:
         )
     except pl.exceptions.PolarsError as error:
         raise InvalidTable(f"expected labels as texts and numbers, got: {error}") from error
-    rows = rows.with_columns(_plain_address(pl.col("address")))
+    rows = rows.with_columns(folded_column(pl.col("address")))
     names = sorted(set(sources).difference(_OWN))
     _check_rows(
         frame,
@@ -696,7 +599,7 @@ def _flag_rows(flagged: pl.DataFrame) -> pl.DataFrame:
             )
     try:
         rows = flagged.select(
-            _plain_address(pl.col("address").cast(pl.String)), pl.col("score").cast(pl.Float64)
+            folded_column(pl.col("address").cast(pl.String)), pl.col("score").cast(pl.Float64)
         )
     except pl.exceptions.PolarsError as error:
         raise InvalidTable(f"expected flags as texts and numbers, got: {error}") from error
@@ -761,44 +664,12 @@ def _dated(records: pl.DataFrame) -> pl.DataFrame:
     return records.with_columns(pl.col("known_at", "until").cast(_MOMENT))
 
 
-def _plain_address(address: pl.Expr) -> pl.Expr:
-    """0x and 40 hex digits in lower case, and so bech32 in capitals; others as given."""
-    is_one = address.str.contains(rf"^(?:{_CAPITALS})$")
-    return pl.when(is_one).then(address.str.to_lowercase()).otherwise(address)
-
-
-def _plain(address: str) -> str:
-    """As `_plain_address`, of one."""
-    return address.lower() if re.fullmatch(_CAPITALS, address) else address
-
-
 def _address(address: str) -> str:
     try:
         address.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(f"expected an address as text, got {address!a}") from error
-    return _plain(address)
-
-
-def _with_shares(found: pl.DataFrame, hits: str, of: str, share: str) -> pl.DataFrame:
-    """The table with a share and the ends of its interval; null where there is nothing to share."""
-    values = _wilson(found[hits].to_numpy(), found[of].to_numpy())
-    return found.with_columns(
-        pl.Series(name, column).fill_nan(None)
-        for name, column in zip((share, "low", "high"), values, strict=True)
-    )
-
-
-def _wilson(
-    hits: NDArray[Any], of: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Shares with the ends of their Wilson intervals (Wilson 1927)."""
-    n = of.astype(np.float64)
-    n[n == 0] = np.nan
-    p = hits / n
-    middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-    return p, np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+    return folded(address)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -30,10 +30,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from chopmark.errors import InvalidInput, StoreError
-from chopmark.graph.addresses import AddressBook, replace_json, sync_folder, text_hashes
+from chopmark.graph.addresses import AddressBook, replace_json, text_hashes
 from chopmark.graph.transfers import arranged, check_transfers
 from chopmark.histories.description import read_description
-from chopmark.histories.storage import BROKEN, write_array
+from chopmark.histories.storage import BROKEN, sync, write_array
 
 FORMAT = "chopmark-ledger"
 VERSION = 1
@@ -258,8 +258,8 @@ class Ledger:
             target.mkdir()
             for column, values in columns.items():
                 write_array(target / f"{column}.npy", values)
-            sync_folder(target)
-            sync_folder(target.parent)
+            sync(target)
+            sync(target.parent)
             segment = {
                 "name": name,
                 "mark": mark,

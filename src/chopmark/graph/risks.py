@@ -32,7 +32,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from chopmark.errors import InvalidInput, StoreError
-from chopmark.graph.addresses import AddressBook
+from chopmark.graph.addresses import AddressBook, folded
 from chopmark.graph.labels import ILLICIT, AddressLabels, Holding
 from chopmark.graph.scored import AddressRisk, Band
 from chopmark.histories.storage import BROKEN
@@ -40,8 +40,7 @@ from chopmark.histories.storage import BROKEN
 LOOK_AGAIN_S = 1.0
 """So often the folder is looked at for another run."""
 
-_HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]{40})")
-_BECH32 = re.compile(r"(?:BC|TB|BCRT|LTC)1[02-9AC-HJ-NP-Z]+")
+_BARE = re.compile(r"[0-9a-fA-F]{40}")
 _RUN = re.compile(r"[0-9]{1,12}")
 
 _Stamp = tuple[int, int, int]
@@ -252,10 +251,7 @@ def plain_address(address: str) -> str:
     'bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq'
     """
     address = address.strip()
-    found = _HEX.fullmatch(address)
-    if found is not None:
-        return "0x" + found[1].lower()
-    return address.lower() if _BECH32.fullmatch(address) else address
+    return folded(f"0x{address}" if _BARE.fullmatch(address) else address)
 
 
 def _labelled(risk: AddressRisk, holding: Holding) -> AddressRisk:

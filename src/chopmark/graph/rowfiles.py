@@ -223,8 +223,6 @@ def _link(base: Path, path: Path) -> None:
     """The base under a second name; a copy where the file system knows no such thing."""
     try:
         os.link(base, path)
-    except FileNotFoundError:
-        raise
     except OSError:
         shutil.copyfile(base, path)
 

@@ -92,15 +92,15 @@ def whole(folder: str | Path) -> Iterator[Path]:
         yield made
         made.chmod(0o755)
         for path in (*made.rglob("*"), made):
-            _sync(path)
+            sync(path)
         os.rename(made, target)
-        _sync(target.parent)
+        sync(target.parent)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make a file, or the names in a folder, outlast a loss of power."""
     handle = os.open(path, os.O_RDONLY)
     try:

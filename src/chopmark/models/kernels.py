@@ -178,7 +178,7 @@ def sigmoid(z: float) -> float:
     return e / (1.0 + e)
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)  # type: ignore[misc]
 def trees_raw(
     x: Matrix,
     nodes: NDArray[np.void],

@@ -134,7 +134,8 @@ class Trees:
 
     def raw(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) sums of leaves, in log-odds, of encoded columns (n, m)."""
-        z: NDArray[np.float64] = _raw_table(_rows(x), self.nodes, self.roots, self.bitsets)
+        z = np.empty(len(x), np.float64)
+        kernels.trees_raw(_rows(x), self.nodes, self.roots, self.bitsets, z)
         return z
 
     def moves(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -240,18 +241,6 @@ def _moved(nodes: NDArray[np.void], *, nodes_before: int, words_before: int) -> 
 
 def _rows(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.ascontiguousarray(x, dtype=np.float64)
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def _raw_table(
-    x: NDArray[np.float64],
-    nodes: NDArray[np.void],
-    roots: NDArray[np.int32],
-    bitsets: NDArray[np.uint32],
-) -> NDArray[np.float64]:
-    z = np.empty(x.shape[0], np.float64)
-    kernels.trees_raw(x, nodes, roots, bitsets, z)
-    return z
 
 
 @njit(cache=True)  # type: ignore[misc]

@@ -14,9 +14,9 @@
 
 A run is made under another name and takes its place when it is whole; it knows the mark of the
 ledger that it has worked up to. A run that was killed left nothing, and the next one makes up
-for it: what has come since the mark is a question to the ledger. An update reads, computes and
-writes what was touched; of the rest a few bytes an address. Serves rows H1 to H3, H5 to H8, H11,
-H12, H15 and H16 of the requirements.
+for it: what has come since the mark is a question to the ledger. An update computes and writes
+what was touched and what is around it; of the rest 16 bytes an address. Serves rows H1 to H3, H5
+to H8, H11, H12, H15 and H16 of the requirements.
 """
 
 from __future__ import annotations
@@ -188,6 +188,8 @@ class ChainFolder:
         InvalidTable
             If a column is missing or has what is no label, or fewer than ten illicit addresses
             are on the chain, or fewer than ten others to tell them from.
+        InvalidInput
+            If by `known_share` more than half of those without a label would be illicit.
         StoreError
             If there are no labels, or another process makes a run.
         """
@@ -200,6 +202,13 @@ class ChainFolder:
             raise InvalidTable(
                 f"expected at least {_FEWEST} addresses that are not illicit to learn from, "
                 f"labelled so or `sampled` of those without a label, got {licit}"
+            )
+        unlabelled = len(self.ledger.addresses) - here.height
+        hidden = int(here[TARGET].sum()) * (1.0 / recipe.known_share - 1.0)
+        if hidden > unlabelled / 2:
+            raise InvalidInput(
+                f"expected a `known_share` that fits the chain, got {recipe.known_share:g}: of its "
+                f"{unlabelled:,} addresses without a label {hidden:,.0f} would be illicit"
             )
         with self._alone():
             return self._learn(here, recipe, told)

@@ -27,7 +27,8 @@ from chopmark.pipelines.chainlabels import TARGET
 from chopmark.pipelines.chainrun import MODEL, Point, Recipe
 from chopmark.tabular import EasyML
 
-Told = Callable[[float], None]
+Done = Callable[[float], None]
+"""Called with the share that is done, 0 to 1."""
 
 FOLDS = 3
 SHARES = (0.05, 0.01, 0.005, 0.001)
@@ -58,7 +59,7 @@ class Fitted:
 
 
 def fit(
-    table: pl.DataFrame, known: pl.DataFrame, recipe: Recipe, folder: Path, done: Told
+    table: pl.DataFrame, known: pl.DataFrame, recipe: Recipe, folder: Path, done: Done
 ) -> Fitted:
     """Fit a model, judge it, and save it to a folder.
 
@@ -93,7 +94,7 @@ def fit(
 
 
 def scored(
-    folder: Path, table: pl.DataFrame, shift: float, known_share: float, done: Told
+    folder: Path, table: pl.DataFrame, shift: float, known_share: float, done: Done
 ) -> NDArray[np.float32]:
     """(k,) what the model of a folder says of rows."""
     scorer = load_scorer(folder / MODEL)
